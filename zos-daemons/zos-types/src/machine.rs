@@ -1,0 +1,166 @@
+//! What the node says of itself: disks, pools, links, services, faults.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::deployment::Class;
+use crate::id::NodeId;
+use crate::unit::Bytes;
+
+/// Something wrong with the machine or its surroundings that somebody should know of. It stays
+/// until it is healed. A rejection is told to the caller instead, an error is tried again.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Fault {
+    /// A stable name, `<part>.<what>[:<object>]`: `storage.foreign-disk:sda`.
+    pub id: String,
+    /// What is wrong, and what to do, in words.
+    pub detail: String,
+}
+
+impl Fault {
+    /// A fault by name and words.
+    pub fn new(id: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { id: id.into(), detail: detail.into() }
+    }
+}
+
+/// What a disk is to the node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Nothing is on it; it may be adopted.
+    Empty,
+    /// It holds a pool of this node.
+    Ours,
+    /// It holds somebody's data; it is left alone.
+    Foreign,
+    /// It holds a pool of another node identity; it is left alone.
+    OtherNode,
+    /// It can't be read.
+    Failing,
+    /// The node was booted from it.
+    BootMedium,
+}
+
+/// A disk. Serial numbers are for the farmer, not for the public part of the API.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Disk {
+    /// The kernel's name in this boot: `nvme0n1`.
+    pub name: String,
+    /// Its model.
+    pub model: String,
+    /// Its serial number.
+    pub serial: String,
+    /// Its size.
+    pub size: Bytes,
+    /// Whether it rotates, by what the device says.
+    pub class: Class,
+    /// What it is to the node.
+    pub role: Role,
+    /// Why: what was found on it, or what it waits for.
+    pub reason: String,
+}
+
+/// A pool: one btrfs on one disk.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Pool {
+    /// Its id, also in the file system's label `zos-<id>`.
+    pub id: String,
+    /// The disk it lies on.
+    pub disk: String,
+    /// The class of the disk.
+    pub class: Class,
+    /// What it can hold.
+    pub size: Bytes,
+    /// What may still be given to volumes.
+    pub free: Bytes,
+    /// Whether the node's state lies on it.
+    pub state: bool,
+}
+
+/// A wired network interface.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Link {
+    /// The kernel's name in this boot: `eth0`.
+    pub name: String,
+    /// The hardware address.
+    pub mac: String,
+    /// Whether a cable with somebody at its other end is plugged in.
+    pub carrier: bool,
+    /// Its addresses with their prefix length: `192.0.2.7/24`.
+    pub addresses: Vec<String>,
+    /// What it does or waits for: `dhcp: bound`, `no cable`.
+    pub detail: String,
+}
+
+/// The node's network as a whole.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Network {
+    /// The wired interfaces.
+    pub links: Vec<Link>,
+    /// The way out.
+    #[schema(value_type = Option<String>)]
+    pub gateway: Option<IpAddr>,
+    /// The name servers.
+    #[schema(value_type = Vec<String>)]
+    pub dns: Vec<IpAddr>,
+}
+
+/// A service of the node.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Service {
+    /// Its name: `storaged`.
+    pub name: String,
+    /// Its state: `running`.
+    pub state: String,
+    /// How often it was started again.
+    pub restarts: u64,
+}
+
+/// How far the node's clock is to be believed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TimeQuality {
+    /// It can't be right.
+    Unsure,
+    /// As the machine's clock says, which nobody checked.
+    Rtc,
+    /// Compared with others on the network.
+    Synced,
+}
+
+/// Who and how the node is (`GET /v1/node`). Public: it holds no serial number.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Node {
+    /// Its id.
+    pub id: NodeId,
+    /// Whether the id is lost with the next boot, since no disk keeps it.
+    pub ephemeral: bool,
+    /// Whom signed requests must be for: `<node id>/<epoch>`.
+    pub audience: String,
+    /// The farm that it was booted for.
+    pub farm: Option<String>,
+    /// The version of ZOS.
+    pub version: String,
+    /// SHA-256 of the image's manifest, in hex.
+    pub image: String,
+    /// Why it booted: `cold`, `reboot`.
+    pub boot_reason: String,
+    /// The node's clock (RFC 3339).
+    pub time: String,
+    /// How far the clock is to be believed.
+    pub time_quality: TimeQuality,
+    /// Seconds since the kernel started.
+    pub uptime: u64,
+    /// Milliseconds from the kernel's start to the end of each phase of the boot.
+    pub phases: BTreeMap<String, u64>,
+    /// The network.
+    pub network: Network,
+    /// The services.
+    pub services: Vec<Service>,
+    /// What is wrong.
+    pub faults: Vec<Fault>,
+}

@@ -1,0 +1,90 @@
+//! What became of a deployment.
+//!
+//! ```text
+//!  pending ─▶ preparing ─▶ running | ready ─▶ stopping ─▶ (gone)
+//!                 ▲            │
+//!                 │ retry_at   ├─▶ stopped          a VM that ended and is not to run again
+//!                 └─ degraded ◀┘                    a step failed; it is tried again
+//! ```
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::deployment::Deployment;
+use crate::name::Name;
+
+/// The state of a workload.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum State {
+    /// Admitted; nothing was done yet.
+    Pending,
+    /// Being made or started.
+    Preparing,
+    /// A VM that runs.
+    Running,
+    /// A thing to keep that exists.
+    Ready,
+    /// A VM that ended and stays so.
+    Stopped {
+        /// How it ended.
+        cause: String,
+    },
+    /// A step failed; it is tried again.
+    Degraded {
+        /// What failed.
+        fault: String,
+        /// When it is tried again.
+        #[schema(value_type = String, format = DateTime)]
+        retry_at: Timestamp,
+    },
+    /// Being taken down.
+    Stopping,
+}
+
+impl State {
+    /// The state's name, as in JSON.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Preparing => "preparing",
+            Self::Running => "running",
+            Self::Ready => "ready",
+            Self::Stopped { .. } => "stopped",
+            Self::Degraded { .. } => "degraded",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// One workload as it is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct WorkloadStatus {
+    /// Its state.
+    #[serde(flatten)]
+    pub state: State,
+    /// Since when, by the node's clock.
+    #[schema(value_type = String, format = DateTime)]
+    pub since: Timestamp,
+    /// How often a VM was started again.
+    #[serde(default)]
+    pub restarts: u32,
+    /// A VM's address on its first network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub address: Option<std::net::IpAddr>,
+}
+
+/// A deployment as it was asked for, and as it is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DeploymentStatus {
+    /// Its name.
+    pub name: Name,
+    /// What was asked for.
+    pub deployment: Deployment,
+    /// Its workloads as they are. One that is no longer asked for stays until it is gone.
+    pub workloads: BTreeMap<Name, WorkloadStatus>,
+}
