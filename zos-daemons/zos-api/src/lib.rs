@@ -1,0 +1,10 @@
+//! What the parts of a node say to each other and to the world.
+//!
+//! ```text
+//!  local       varlink between daemons: one module an interface, a struct a method
+//!  signature   RFC 9421 request signatures: the twin signs, the node verifies
+//!  client      a twin's or farmer's way to a node: HTTPS pinned by the node's id
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod local;
