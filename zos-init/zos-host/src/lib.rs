@@ -1,0 +1,32 @@
+//! Safe Linux for ZOS: every system call that std doesn't offer, with types around it.
+//!
+//! ```text
+//!  read the machine        change the machine            talk
+//!  cmdline  settings       mount    file systems         varlink    NUL-framed JSON, descriptors
+//!  sysroot  a root path    loopdev  files as disks       activation sockets and pipes from PID 1
+//!  block    disks, uevents dm       device-mapper        kmsg       the kernel's log
+//!  clock    time           tap      VM links             poll       epoll, signals, timers
+//!  evdev    power button   cgroup   limits
+//!                          process  spawn with a jail
+//!                          power    off, reboot
+//! ```
+//!
+//! This crate and the VMM hold the only `unsafe` code of the system. Nothing here decides:
+//! a function does one thing to the machine and says what failed ([`Error`]).
+//! Absent on purpose: netlink routes and nftables (netd's), GPT and probing of disks (storaged's),
+//! any async runtime, any global state.
+
+pub mod block;
+pub mod cmdline;
+pub mod dm;
+pub mod error;
+pub mod loopdev;
+pub mod mount;
+pub mod sysroot;
+pub mod tap;
+pub mod varlink;
+
+mod sys;
+
+pub use error::{Context, Error, Result};
+pub use sysroot::SysRoot;

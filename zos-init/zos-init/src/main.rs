@@ -1,0 +1,4 @@
+//! zos-init.
+#![forbid(unsafe_code)]
+
+fn main() {}
