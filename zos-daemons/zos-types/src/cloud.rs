@@ -49,6 +49,7 @@ pub fn used(r: &Resources) -> CloudUnits {
     CloudUnits { cu, su: milli_up(su) }
 }
 
+#[derive(Clone, Copy)]
 struct Fraction {
     over: u128,
     under: u128,

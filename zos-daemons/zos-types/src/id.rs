@@ -162,7 +162,9 @@ mod tests {
 
     #[test]
     fn known_keys_are_written_as_others_write_them() {
-        let key = ed25519_dalek::SigningKey::from_bytes(&std::array::from_fn(|i| i as u8));
+        let key = ed25519_dalek::SigningKey::from_bytes(&std::array::from_fn(|i| {
+            u8::try_from(i).unwrap()
+        }));
         assert_eq!(Id::from(&key.verifying_key()).to_string(), TWIN);
         assert_eq!(TWIN.parse::<Id>().unwrap().as_bytes(), &key.verifying_key().to_bytes());
     }

@@ -1,0 +1,124 @@
+//! The calling side.
+
+use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use zlink::tokio::unix::{Connection, connect};
+use zos_api::local::{CallError, Method};
+
+use super::{RawCall, RawError};
+
+/// The way to the other daemons: a connection for each call, so that a daemon that was started
+/// again is simply met at the next one. A call waits as long as its answer takes.
+#[derive(Clone, Debug)]
+pub struct Bus {
+    dir: PathBuf,
+}
+
+impl Default for Bus {
+    fn default() -> Self {
+        Self::at("/run/zos")
+    }
+}
+
+impl Bus {
+    /// A bus whose sockets lie in another folder, as tests have it.
+    pub fn at(dir: impl AsRef<Path>) -> Self {
+        Self { dir: dir.as_ref().to_owned() }
+    }
+
+    /// Calls a method on its interface's own socket.
+    pub async fn call<M: Method>(&self, method: M) -> Result<M::Reply, CallError> {
+        Ok(self.exchange(M::INTERFACE.socket, &method, Vec::new()).await?.0)
+    }
+
+    /// Calls a method on a given daemon's socket: for `org.zos.Service`, which all have.
+    pub async fn call_on<M: Method>(&self, socket: &str, method: M) -> Result<M::Reply, CallError> {
+        Ok(self.exchange(socket, &method, Vec::new()).await?.0)
+    }
+
+    /// Calls a method with descriptors beside it, and gives those beside its reply.
+    pub async fn call_with_fds<M: Method>(
+        &self,
+        method: M,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(M::Reply, Vec<OwnedFd>), CallError> {
+        self.exchange(M::INTERFACE.socket, &method, fds).await
+    }
+
+    /// Calls a method that answers as a stream.
+    pub async fn watch<M: Method>(&self, method: M) -> Result<Watch<M::Reply>, CallError> {
+        let mut connection = self.connect(M::INTERFACE.socket).await?;
+        let call = zlink::Call::new(raw(&method)?).set_more(true);
+        connection.send_call(&call, Vec::new()).await.map_err(|e| broken::<M>(&e))?;
+        Ok(Watch { connection, ended: false, name: M::NAME, reply: PhantomData })
+    }
+
+    async fn exchange<M: Method>(
+        &self,
+        socket: &str,
+        method: &M,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(M::Reply, Vec<OwnedFd>), CallError> {
+        let mut connection = self.connect(socket).await?;
+        let call = zlink::Call::new(raw(method)?);
+        connection.send_call(&call, fds).await.map_err(|e| broken::<M>(&e))?;
+        let (reply, fds) =
+            connection.receive_reply::<Value, RawError>().await.map_err(|e| broken::<M>(&e))?;
+        let value = reply?.into_parameters().unwrap_or_else(|| Value::Object(Default::default()));
+        Ok((parse(M::NAME, value)?, fds))
+    }
+
+    async fn connect(&self, socket: &str) -> Result<Connection, CallError> {
+        let file = Path::new(socket).file_name().unwrap_or_default();
+        let path = self.dir.join(file);
+        connect(&path)
+            .await
+            .map_err(|e| CallError::busy(format!("{} does not answer: {e}", path.display())))
+    }
+}
+
+/// The answers of a streaming call.
+#[derive(Debug)]
+pub struct Watch<R> {
+    connection: Connection,
+    ended: bool,
+    name: &'static str,
+    reply: PhantomData<fn() -> R>,
+}
+
+impl<R: serde::de::DeserializeOwned> Watch<R> {
+    /// The next answer; none when the stream has ended. An error is the last.
+    pub async fn next(&mut self) -> Option<Result<R, CallError>> {
+        if self.ended {
+            return None;
+        }
+        let received = self.connection.receive_reply::<Value, RawError>().await;
+        let result = match received {
+            Ok((Ok(reply), _)) => {
+                self.ended = reply.continues() != Some(true);
+                parse(self.name, reply.into_parameters().unwrap_or_default())
+            }
+            Ok((Err(error), _)) => Err(error.into()),
+            Err(error) => Err(CallError::busy(format!("{}: {error}", self.name))),
+        };
+        self.ended |= result.is_err();
+        Some(result)
+    }
+}
+
+fn raw<M: Method>(method: &M) -> Result<RawCall, CallError> {
+    let parameters = serde_json::to_value(method).map_err(|e| CallError::failed(&e))?;
+    Ok(RawCall { method: M::NAME.to_owned(), parameters: Some(parameters) })
+}
+
+fn parse<R: serde::de::DeserializeOwned>(name: &str, value: Value) -> Result<R, CallError> {
+    serde_json::from_value(value)
+        .map_err(|e| CallError::Failed { detail: format!("{name} answered otherwise: {e}") })
+}
+
+fn broken<M: Method>(error: &zlink::Error) -> CallError {
+    CallError::busy(format!("{}: {error}", M::NAME))
+}
