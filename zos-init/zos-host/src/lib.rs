@@ -16,12 +16,21 @@
 //! Absent on purpose: netlink routes and nftables (netd's), GPT and probing of disks (storaged's),
 //! any async runtime, any global state.
 
+pub mod activation;
 pub mod block;
+pub mod cgroup;
+pub mod clock;
 pub mod cmdline;
 pub mod dm;
 pub mod error;
+pub mod evdev;
+pub mod kmsg;
 pub mod loopdev;
 pub mod mount;
+pub mod net;
+pub mod poll;
+pub mod power;
+pub mod process;
 pub mod sysroot;
 pub mod tap;
 pub mod varlink;

@@ -1,0 +1,163 @@
+//! Starting processes in their fences, against the running kernel. Needs root.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use zos_host::process::{
+    Capabilities, Exit, Namespace, Program, Resource, Root, Spawn, Step, c_string, reap,
+};
+
+// `reap` takes any child: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+struct Ended {
+    exit: Exit,
+    output: String,
+    failure: Option<Step>,
+}
+
+/// Runs a program with its output in a pipe.
+fn run(program: Program, arguments: &[&str], change: impl FnOnce(&mut Spawn<'_>)) -> Ended {
+    run_with(program, arguments, &[], change)
+}
+
+fn run_with(
+    program: Program,
+    arguments: &[&str],
+    more: &[(&OwnedFd, i32)],
+    change: impl FnOnce(&mut Spawn<'_>),
+) -> Ended {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let null = File::open("/dev/null").unwrap();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let mut spawn = Spawn {
+        program,
+        arguments: arguments.iter().map(|text| c_string(text).unwrap()).collect(),
+        environment: vec![c_string("PATH=/usr/bin:/bin").unwrap()],
+        listen_pid: true,
+        descriptors: vec![(null.as_fd(), 0), (writer.as_fd(), 1), (writer.as_fd(), 2)],
+        cgroup: None,
+        user: 115,
+        group: 115,
+        capabilities: Capabilities::NONE,
+        limits: vec![(Resource::Files, 64)],
+        namespaces: Vec::new(),
+        root: Root::Inherited,
+    };
+    spawn.descriptors.extend(more.iter().map(|(fd, number)| (fd.as_fd(), *number)));
+    change(&mut spawn);
+    let child = spawn.start().unwrap();
+    drop(writer);
+    let mut output = String::new();
+    reader.read_to_string(&mut output).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let exit = loop {
+        match reap() {
+            Some((pid, exit)) if pid == child.pid => break exit,
+            _ => assert!(Instant::now() < deadline, "it doesn't end"),
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    Ended { exit, output, failure: child.failure().map(|(step, _)| step) }
+}
+
+fn root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: needs root");
+    }
+    root
+}
+
+fn path(path: &str) -> Program {
+    Program::Path(c_string(path).unwrap())
+}
+
+#[test]
+fn a_service_has_its_user_and_capabilities_only() {
+    if !root() {
+        return;
+    }
+    let ended =
+        run(path("/bin/cat"), &["cat", "/proc/self/status", "/proc/self/limits"], |spawn| {
+            spawn.capabilities = Capabilities::NONE.with("NET_ADMIN").unwrap();
+        });
+    assert_eq!((ended.exit, ended.failure), (Exit::Code(0), None), "{}", ended.output);
+    let facts: BTreeMap<&str, &str> = ended
+        .output
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(key, value)| (key, value.trim()))
+        .collect();
+    assert_eq!(facts["Uid"], "115\t115\t115\t115");
+    assert_eq!(facts["Groups"], "");
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(facts[set], "0000000000001000", "{set}");
+    }
+    assert_eq!(facts["NoNewPrivs"], "1");
+    assert_eq!(facts["SigBlk"], "0000000000000000");
+    let ignored = u64::from_str_radix(facts["SigIgn"], 16).unwrap();
+    assert_eq!(ignored >> 12 & 1, 0, "SIGPIPE");
+    assert!(ended.output.contains("Max open files            64"), "{}", ended.output);
+}
+
+#[test]
+fn only_named_descriptors_and_its_own_pid_arrive() {
+    if !root() {
+        return;
+    }
+    let (_keep, extra) = std::io::pipe().unwrap();
+    let extra = OwnedFd::from(extra);
+    let script = "echo $LISTEN_PID $$; ls /proc/self/fd; readlink /proc/$$/fd/5";
+    let ended = run_with(path("/bin/sh"), &["sh", "-c", script], &[(&extra, 5)], |_| {});
+    let lines: Vec<&str> = ended.output.lines().collect();
+    let (told, own) = lines[0].split_once(' ').unwrap();
+    assert_eq!(told, own);
+    assert!(lines.last().unwrap().starts_with("pipe:"), "{lines:?}");
+    // 3 is ls's own look at the folder.
+    assert_eq!(&lines[1..6], ["0", "1", "2", "3", "5"]);
+}
+
+#[test]
+fn a_jail_shows_nothing() {
+    if !root() {
+        return;
+    }
+    let named = std::env::var("ZOS_TEST_BUSYBOX").unwrap_or_default();
+    let Some(busybox) = [&named, "/bin/busybox"].iter().find_map(|path| File::open(path).ok())
+    else {
+        eprintln!("skipped: needs a static busybox at /bin/busybox or where ZOS_TEST_BUSYBOX says");
+        return;
+    };
+    let script = "echo $LISTEN_PID $$; echo /*; echo x > /x; echo $?; mkdir /y; echo $?";
+    let ended = run(Program::Descriptor(busybox.into()), &["sh", "-c", script], |spawn| {
+        spawn.namespaces =
+            vec![Namespace::Mount, Namespace::Pid, Namespace::Net, Namespace::Ipc, Namespace::Uts];
+        spawn.user = 20_007;
+        spawn.root = Root::Empty {
+            stage: c_string("/tmp").unwrap(),
+            detach: vec![c_string("/proc").unwrap()],
+        };
+    });
+    assert_eq!(ended.failure, None, "{}", ended.output);
+    assert!(ended.output.starts_with("1 1\n/*\n"), "{}", ended.output);
+    assert_eq!(ended.output.lines().filter(|line| *line == "1").count(), 2, "{}", ended.output);
+}
+
+#[test]
+fn what_fails_before_exec_is_told() {
+    if !root() {
+        return;
+    }
+    let ended = run(path("/nothing/here"), &["here"], |_| {});
+    assert_eq!((ended.exit, ended.failure), (Exit::Code(127), Some(Step::Exec)));
+    let ended = run(path("/bin/true"), &["true"], |spawn| {
+        spawn.namespaces = vec![Namespace::Mount];
+        spawn.root = Root::Empty { stage: c_string("/nothing").unwrap(), detach: Vec::new() };
+    });
+    assert_eq!((ended.exit, ended.failure), (Exit::Code(127), Some(Step::Root)));
+}
