@@ -1,0 +1,37 @@
+# ZOS. `make run` and `make test` do everything on a fresh Debian machine; `make help` tells the rest.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup image run test test-all bench fmt openapi clean
+
+help: ## What can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: ## Install what building and testing needs (asks first, unless YES=1 or CI)
+	@scripts/setup
+
+image: setup ## Build kernels, initramfs, UKI, USB stick and PXE tree into out/x86_64
+	@cargo run -q --release -p image-builder -- image
+
+run: image ## Boot a node in QEMU by iPXE, show its console, run a twin's VM on it; Ctrl-C ends it
+	@cargo build -q --release -p zos
+	@cargo run -q --release -p qemu-tests --bin run
+
+test: setup ## Every check and test that fits CI, with what took how long
+	@scripts/check test
+
+test-all: setup ## Every check and test
+	@scripts/check test-all
+
+bench: image ## Measure boot, memory, VMs and their peers into target/bench, and show a table
+	@cargo build -q --release -p zos
+	@cargo run -q --release -p qemu-tests --bin bench
+
+fmt: ## Format the sources
+	@cargo fmt --all
+
+openapi: ## Write docs/openapi.json anew from the types
+	@ZOS_WRITE_OPENAPI=1 cargo test -q -p apid openapi
+
+clean: ## Remove what was built here; the cache in ~/.cache/zos stays
+	@cargo clean
+	@rm -rf out
