@@ -17,6 +17,8 @@ interface! {
     SetIdentity [Identity] (
         /// The node.
         node: NodeId,
+        /// Whether it is lost with the next boot; such an owner is written nowhere.
+        ephemeral: bool,
     ) -> Done;
     /// Every disk, with what it is to the node and why.
     ListDisks [Capacity Api Console] -> Disks;
