@@ -22,7 +22,7 @@ pub const UNREADABLE: &str = "identity.key-unreadable";
 #[derive(Debug)]
 pub enum Choice {
     /// Use this key; it was here before. It may lie in memory, with a fault that says so.
-    Use(SigningKey, Option<Fault>),
+    Use(Box<SigningKey>, Option<Fault>),
     /// Draw a key and keep it, with a fault when what keeps it is memory.
     Make(Option<Fault>),
     /// Draw a key and keep nothing.
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     fn key() -> Found {
-        Found::Key(SigningKey::from_bytes(&[3; 32]))
+        Found::Key(SigningKey::from_bytes(&[3; 32]).into())
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub enum Found {
     /// No key was ever kept here.
     Missing,
     /// The key.
-    Key(SigningKey),
+    Key(Box<SigningKey>),
     /// Something that is no key, or that can't be read; why, in words.
     Unreadable(String),
 }
@@ -53,7 +53,7 @@ pub fn read(folder: &Path) -> Found {
     let read = File::open(&path).and_then(|file| file.take(MAX_PEM).read_to_string(&mut pem));
     match read {
         Ok(_) => match SigningKey::from_pkcs8_pem(&pem) {
-            Ok(key) => Found::Key(key),
+            Ok(key) => Found::Key(Box::new(key)),
             Err(error) => {
                 Found::Unreadable(format!("{} holds no Ed25519 key: {error}", path.display()))
             }
@@ -109,7 +109,7 @@ mod tests {
         assert!(matches!(read(folder.path()), Found::Missing));
         write(folder.path(), &key()).unwrap();
         let Found::Key(found) = read(folder.path()) else { panic!() };
-        assert_eq!(found, key());
+        assert_eq!(*found, key());
         let mode = fs::metadata(folder.path().join(FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert!(!folder.path().join("key.pem.new").exists());
@@ -121,7 +121,7 @@ mod tests {
         write(folder.path(), &key()).unwrap();
         assert!(write(folder.path(), &draw().unwrap()).is_err());
         let Found::Key(found) = read(folder.path()) else { panic!() };
-        assert_eq!(found, key());
+        assert_eq!(*found, key());
         // and the left-over of the failed attempt is in nobody's way
         fs::remove_file(folder.path().join(FILE)).unwrap();
         write(folder.path(), &key()).unwrap();

@@ -105,7 +105,7 @@ pub fn load(settled: &Settled, faults: &FaultBoard) -> Node {
     match choice {
         Choice::Use(key, fault) => {
             fault.into_iter().for_each(|fault| faults.raise(fault));
-            Node::new(key, !settled.durable)
+            Node::new(*key, !settled.durable)
         }
         Choice::Make(fault) => {
             fault.into_iter().for_each(|fault| faults.raise(fault));

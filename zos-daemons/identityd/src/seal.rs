@@ -128,8 +128,8 @@ mod tests {
         let sealed = hex::decode(VECTOR).unwrap();
         assert_eq!(&sealer(0x20).unseal("volume:a/b", &sealed).unwrap()[..], b"secret");
     }
-    const VECTOR: &str = "\
-        ";
+    const VECTOR: &str = "0193e459568b2afb632752ca7df83a6089faf84f73dd7ff6a8\
+        11f5ee43d57fadb880dc29998068ee7a1ed911f0ef07";
 
     proptest! {
         #[test]
