@@ -98,7 +98,7 @@ pub(crate) use interface;
 pub struct Done {}
 
 /// Whether a call changed anything. Reconcilers rest on it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Change {
     /// It was as asked for already.
