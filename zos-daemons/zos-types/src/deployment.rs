@@ -269,9 +269,23 @@ impl Deployment {
         errors
     }
 
-    /// What it takes of the node, workload for workload.
+    /// What it is charged, which is more than what is billed: [`Vm::charged`].
+    pub fn charged(&self) -> Resources {
+        self.workloads.values().map(Workload::charged).sum()
+    }
+
+    /// What it takes of the node, as billed.
     pub fn resources(&self) -> Resources {
         self.workloads.values().map(Workload::resources).sum()
+    }
+}
+
+impl Vm {
+    /// Memory that it is charged, and that its cgroup is held to: the guest's, and for the process
+    /// around it 24 MiB and 1/128 of the guest's (page tables on both sides, threads, the console's
+    /// ring, buffers). It is not billed.
+    pub fn charged(&self) -> Bytes {
+        Bytes(self.memory.0.saturating_add(self.memory.0 / 128).saturating_add(24 * MIB))
     }
 }
 
@@ -289,7 +303,15 @@ impl Workload {
         }
     }
 
-    /// What it takes of the node.
+    /// What it is charged: its resources, a VM with [`Vm::charged`] for its memory.
+    pub fn charged(&self) -> Resources {
+        match self {
+            Self::Vm(vm) => Resources { mru: vm.charged(), ..self.resources() },
+            Self::Volume(_) => self.resources(),
+        }
+    }
+
+    /// What it takes of the node, as billed.
     pub fn resources(&self) -> Resources {
         match self {
             Self::Vm(vm) => {
