@@ -1,0 +1,5 @@
+//! storaged.
+#![forbid(unsafe_code)]
+
+pub mod disk;
+pub mod settle;
