@@ -1,0 +1,104 @@
+//! A VM's console: a stream of bytes, since a serial port is not UTF-8.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::Uri;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use hyper::body::Frame;
+use serde::Deserialize;
+use tokio::time::timeout;
+use utoipa::IntoParams;
+use zos_api::local::CallError;
+use zos_api::local::vm::ReadLog;
+use zos_types::{Name, Problem, WorkloadName};
+
+use super::{name, query};
+use crate::Api;
+use crate::backend::LogStream;
+use crate::caller::Signed;
+use crate::problem::Refused;
+
+/// How long a refusal may take; after it the answer begins, with nothing in it yet.
+const BEGIN: Duration = Duration::from_secs(2);
+
+/// What part of the log is wanted.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct LogQuery {
+    /// Wait for more, until the VM is gone or the client leaves.
+    #[serde(default)]
+    #[param(default = false, required = false)]
+    follow: bool,
+}
+
+/// A VM's console
+///
+/// The bytes that its guest wrote to the serial port, as far as the node still holds them (the
+/// last 256 KiB).
+#[utoipa::path(
+    get, path = "/v1/deployments/{name}/workloads/{workload}/log", tag = "deployments",
+    security(("signature" = [])),
+    params(
+        ("name" = Name, Path, description = "The deployment's name."),
+        ("workload" = Name, Path, description = "The name of a `vm` in it."),
+        LogQuery,
+    ),
+    responses(
+        (status = 200, description = "The bytes.", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 401, description = "The signature; see GET /v1/deployments.", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 404, description = "There is no such VM.", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 503, description = "A part of the node does not answer.", body = Problem,
+            content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn get_log(
+    State(api): State<Arc<Api>>,
+    Path((deployment, workload)): Path<(String, String)>,
+    uri: Uri,
+    signed: Signed,
+) -> Result<Response, Refused> {
+    let name = WorkloadName { deployment: name(&deployment)?, workload: name(&workload)? };
+    let LogQuery { follow } = query(&uri)?;
+    let read = ReadLog { twin: signed.twin, name, from: 0, follow };
+    let mut stream = api.deployments.read_log(read).await?;
+    let first = match timeout(BEGIN, stream.recv()).await {
+        Ok(first) => first.transpose()?,
+        Err(_) => None,
+    };
+    let headers = [(CONTENT_TYPE, "application/octet-stream"), (CACHE_CONTROL, "no-store")];
+    Ok((headers, Body::new(LogBody { first, stream })).into_response())
+}
+
+/// A body that is made as it is sent. An error breaks it off; when the client leaves it is dropped,
+/// and the stream with it.
+struct LogBody {
+    first: Option<Bytes>,
+    stream: LogStream,
+}
+
+impl hyper::body::Body for LogBody {
+    type Data = Bytes;
+    type Error = CallError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, CallError>>> {
+        match self.first.take() {
+            Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            None => {
+                self.stream.poll_recv(context).map(|next| next.map(|bytes| bytes.map(Frame::data)))
+            }
+        }
+    }
+}
