@@ -70,7 +70,9 @@ impl Apt {
         self.refresh()?;
         let qualified = format!("{name}:{}={version}", arch.debian());
         let text = tool::output(self.command("apt-cache").args(["show", &qualified]))?;
-        parse_show(&text).ok_or_else(|| Error::form(format!("apt-cache show {name}"), "no hash or size in the answer"))
+        parse_show(&text).ok_or_else(|| {
+            Error::form(format!("apt-cache show {name}"), "no hash or size in the answer")
+        })
     }
 
     /// Downloads one version into a folder; gives the file.
@@ -79,11 +81,18 @@ impl Apt {
     /// It isn't served, or the network fails.
     pub fn download(&self, name: &str, arch: &str, version: &str, into: &Path) -> Result<PathBuf> {
         self.refresh()?;
-        let qualified = if arch == "all" { format!("{name}={version}") } else { format!("{name}:{arch}={version}") };
-        tool::output(self.command("apt-get").args(["download", "-q", &qualified]).current_dir(into))?;
+        let qualified = if arch == "all" {
+            format!("{name}={version}")
+        } else {
+            format!("{name}:{arch}={version}")
+        };
+        tool::output(
+            self.command("apt-get").args(["download", "-q", &qualified]).current_dir(into),
+        )?;
         let mut entries = std::fs::read_dir(into).map_err(Error::io("read", into))?.flatten();
         let deb = entries.find(|e| e.path().extension().is_some_and(|x| x == "deb"));
-        deb.map(|e| e.path()).ok_or_else(|| Error::form(format!("apt-get download {name}"), "no file came"))
+        deb.map(|e| e.path())
+            .ok_or_else(|| Error::form(format!("apt-get download {name}"), "no file came"))
     }
 
     /// `apt-get update` for our suites, once in a run.
@@ -108,8 +117,9 @@ impl Apt {
             "$(SITE)|$(RELEASE)|$(ORIGIN)",
             "Created-By: Packages",
         ]))?;
-        let sites = Sites::parse(&targets)
-            .ok_or_else(|| Error::form("this machine's apt sources", "no Debian archive among them"))?;
+        let sites = Sites::parse(&targets).ok_or_else(|| {
+            Error::form("this machine's apt sources", "no Debian archive among them")
+        })?;
         let keyring = ["gpg", "pgp"]
             .map(|end| format!("/usr/share/keyrings/debian-archive-keyring.{end}"))
             .into_iter()
@@ -156,8 +166,12 @@ impl Apt {
             command.arg("-o").arg(option);
         }
         // Only package lists: no file contents, no translations, no descriptions for software centres.
-        for target in ["Contents-deb", "DEP-11", "DEP-11-icons-small", "DEP-11-icons", "DEP-11-icons-hidpi"] {
-            command.arg("-o").arg(format!("Acquire::IndexTargets::deb::{target}::DefaultEnabled=false"));
+        for target in
+            ["Contents-deb", "DEP-11", "DEP-11-icons-small", "DEP-11-icons", "DEP-11-icons-hidpi"]
+        {
+            command
+                .arg("-o")
+                .arg(format!("Acquire::IndexTargets::deb::{target}::DefaultEnabled=false"));
         }
         command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
         command
@@ -214,7 +228,9 @@ fn parse_show(text: &str) -> Option<Served> {
         lines.find_map(|l| l.strip_prefix(name)?.strip_prefix(": ")).map(str::trim)
     };
     let names = |list: &str| -> Vec<String> {
-        let name = |d: &str| Some(d.split('|').next()?.split_whitespace().next()?.split(':').next()?.to_owned());
+        let name = |d: &str| {
+            Some(d.split('|').next()?.split_whitespace().next()?.split(':').next()?.to_owned())
+        };
         list.split(',').filter_map(name).collect()
     };
     let mut depends = names(field("Pre-Depends").unwrap_or_default());
@@ -263,7 +279,10 @@ mod tests {
                     Depends: libx1 (= 1) | libx0, libedit2:any (>= 3)\nSize: 10\nSHA256: AB\n\nVersion: 0\n";
         let shown = parse_show(text).unwrap();
         assert_eq!(shown.depends, ["libc6", "libx1", "libedit2"]);
-        assert_eq!((shown.version.as_str(), shown.sha256.as_str(), shown.size), ("1.1.3-1", "ab", 10));
+        assert_eq!(
+            (shown.version.as_str(), shown.sha256.as_str(), shown.size),
+            ("1.1.3-1", "ab", 10)
+        );
     }
 
     proptest! {

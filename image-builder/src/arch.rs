@@ -82,9 +82,10 @@ impl Arch {
     pub fn musl_gcc(self) -> crate::tool::Need {
         match self {
             Self::X86_64 => crate::tool::Need { name: "musl-gcc", package: "musl-tools" },
-            Self::Aarch64 => {
-                crate::tool::Need { name: "aarch64-linux-gnu-gcc", package: "gcc-aarch64-linux-gnu" }
-            }
+            Self::Aarch64 => crate::tool::Need {
+                name: "aarch64-linux-gnu-gcc",
+                package: "gcc-aarch64-linux-gnu",
+            },
         }
     }
 
@@ -133,8 +134,16 @@ impl Arch {
     pub fn microcode(self) -> &'static [(&'static str, &'static str, &'static str)] {
         match self {
             Self::X86_64 => &[
-                ("kernel/x86/microcode/AuthenticAMD.bin", "amd64-microcode", "usr/lib/firmware/amd-ucode"),
-                ("kernel/x86/microcode/GenuineIntel.bin", "intel-microcode", "usr/lib/firmware/intel-ucode"),
+                (
+                    "kernel/x86/microcode/AuthenticAMD.bin",
+                    "amd64-microcode",
+                    "usr/lib/firmware/amd-ucode",
+                ),
+                (
+                    "kernel/x86/microcode/GenuineIntel.bin",
+                    "intel-microcode",
+                    "usr/lib/firmware/intel-ucode",
+                ),
             ],
             Self::Aarch64 => &[],
         }
@@ -173,7 +182,9 @@ mod tests {
 
     #[test]
     fn every_spelling_is_understood() {
-        for (text, arch) in [("x86_64", Arch::X86_64), ("amd64", Arch::X86_64), ("arm64", Arch::Aarch64)] {
+        for (text, arch) in
+            [("x86_64", Arch::X86_64), ("amd64", Arch::X86_64), ("arm64", Arch::Aarch64)]
+        {
             assert_eq!(text.parse(), Ok(arch));
         }
         assert!("riscv64".parse::<Arch>().is_err());

@@ -51,8 +51,11 @@ impl Cache {
     /// When neither variable is set.
     pub fn of_user() -> Result<Self> {
         let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-        let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|h| h.join(".cache")));
-        let base = base.ok_or_else(|| Error::form("the cache folder", "neither XDG_CACHE_HOME nor HOME is set"))?;
+        let base =
+            absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|h| h.join(".cache")));
+        let base = base.ok_or_else(|| {
+            Error::form("the cache folder", "neither XDG_CACHE_HOME nor HOME is set")
+        })?;
         Ok(Self::at(base.join("zos")))
     }
 
@@ -131,7 +134,8 @@ impl Cache {
             }
             for entry in std::fs::read_dir(&dir).map_err(Error::io("read", &dir))? {
                 let path = entry.map_err(Error::io("read", &dir))?.path();
-                let used = path.metadata().and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+                let used =
+                    path.metadata().and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 entries.push(Entry { shelf, name, size: disk_size(&path), used, path });
             }
@@ -144,7 +148,12 @@ impl Cache {
     ///
     /// # Errors
     /// An entry that can't be removed.
-    pub fn prune(&self, age: Duration, now: SystemTime, keep: impl Fn(&Entry) -> bool) -> Result<Vec<Entry>> {
+    pub fn prune(
+        &self,
+        age: Duration,
+        now: SystemTime,
+        keep: impl Fn(&Entry) -> bool,
+    ) -> Result<Vec<Entry>> {
         let old = |e: &Entry| now.duration_since(e.used).is_ok_and(|unused| unused >= age);
         let mut gone = self.list()?;
         gone.retain(|e| old(e) && !keep(e));
@@ -231,7 +240,9 @@ mod tests {
                 file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
             }
         }
-        let gone = cache.prune(Duration::from_secs(3600), SystemTime::now(), |e| e.name == "kept").unwrap();
+        let gone = cache
+            .prune(Duration::from_secs(3600), SystemTime::now(), |e| e.name == "kept")
+            .unwrap();
         assert_eq!(gone.iter().map(|e| e.name.as_str()).collect::<Vec<_>>(), ["old"]);
         assert_eq!(cache.list().unwrap().len(), 2);
     }

@@ -67,7 +67,8 @@ pub fn closure(programs: &[PathBuf], trees: &[PathBuf], arch: Arch) -> Result<Ve
     while let Some(file) = queue.pop_front() {
         let name = file.display().to_string();
         let needs = needs(&name, &read(&file)?)?;
-        let loader = needs.interpreter.into_iter().map(|path| (path.clone(), base(&path).to_owned()));
+        let loader =
+            needs.interpreter.into_iter().map(|path| (path.clone(), base(&path).to_owned()));
         let libraries = needs.libraries.into_iter().map(|lib| (format!("/lib/{lib}"), lib));
         for (target, lib) in loader.chain(libraries) {
             // The loader is also NEEDED by libc: it keeps the path that programs name.
@@ -75,7 +76,10 @@ pub fn closure(programs: &[PathBuf], trees: &[PathBuf], arch: Arch) -> Result<Ve
                 continue;
             }
             let Some(source) = locate(&lib, trees, arch) else {
-                return Err(Error::form(base(&name), format!("needs {lib}, which none of its packages has")));
+                return Err(Error::form(
+                    base(&name),
+                    format!("needs {lib}, which none of its packages has"),
+                ));
             };
             queue.push_back(source.clone());
             found.insert(target, source);
@@ -88,7 +92,13 @@ pub fn closure(programs: &[PathBuf], trees: &[PathBuf], arch: Arch) -> Result<Ve
 #[must_use]
 pub fn locate(name: &str, trees: &[PathBuf], arch: Arch) -> Option<PathBuf> {
     let multi = arch.multiarch();
-    let dirs = [format!("usr/lib/{multi}"), format!("lib/{multi}"), "usr/lib".into(), "lib".into(), "usr/lib64".into()];
+    let dirs = [
+        format!("usr/lib/{multi}"),
+        format!("lib/{multi}"),
+        "usr/lib".into(),
+        "lib".into(),
+        "usr/lib64".into(),
+    ];
     let places = trees.iter().flat_map(|t| dirs.iter().map(move |d| t.join(d).join(name)));
     places.into_iter().find(|p| p.is_file())
 }

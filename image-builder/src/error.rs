@@ -57,7 +57,9 @@ pub enum Error {
         newest: Option<String>,
     },
     /// Bytes that aren't the ones that `inputs.lock` names.
-    #[error("{name} {version} from the mirror isn't what inputs.lock names: SHA-256 is {found}, not {wanted}")]
+    #[error(
+        "{name} {version} from the mirror isn't what inputs.lock names: SHA-256 is {found}, not {wanted}"
+    )]
     Hash {
         /// Package.
         name: String,
@@ -69,7 +71,9 @@ pub enum Error {
         wanted: String,
     },
     /// Something is needed from the network, and `--offline` was given.
-    #[error("{0} isn't in the cache, and --offline forbids to fetch it; run once without --offline")]
+    #[error(
+        "{0} isn't in the cache, and --offline forbids to fetch it; run once without --offline"
+    )]
     Offline(String),
     /// Options that didn't survive Kconfig.
     #[error("kernel {kernel}: {} of the options asked for did not survive:{}", lost.len(), lines(lost))]
@@ -157,5 +161,9 @@ fn missing_text(needs: &[crate::tool::Need]) -> String {
     packages.sort_unstable();
     packages.dedup();
     let names: Vec<&str> = needs.iter().map(|n| n.name).collect();
-    format!("this machine lacks {}; install with: apt-get install {}", names.join(", "), packages.join(" "))
+    format!(
+        "this machine lacks {}; install with: apt-get install {}",
+        names.join(", "),
+        packages.join(" ")
+    )
 }

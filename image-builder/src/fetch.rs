@@ -15,7 +15,7 @@ use std::process::Command;
 
 use crate::apt::Apt;
 use crate::arch::Arch;
-use crate::cache::{Cache, hash_file, hash_fields};
+use crate::cache::{Cache, hash_fields, hash_file};
 use crate::error::{Error, Result, make_dir};
 use crate::inputs::{Inputs, Lock, Pin, Purpose};
 use crate::progress::{say, size};
@@ -60,7 +60,10 @@ impl Fetcher {
     /// It isn't in the lock.
     pub fn pin(&self, name: &str, arch: Arch) -> Result<&Pin> {
         self.lock.find(name, arch).ok_or_else(|| {
-            Error::form("inputs.lock", format!("no pin of {name} for {arch}; run: image-builder update {name}"))
+            Error::form(
+                "inputs.lock",
+                format!("no pin of {name} for {arch}; run: image-builder update {name}"),
+            )
         })
     }
 
@@ -109,7 +112,8 @@ impl Fetcher {
         let deb = self.apt.download(&pin.name, &pin.arch, &pin.version, staging.path())?;
         let found = hash_file(&deb)?;
         if found != pin.sha256 {
-            let (name, version, wanted) = (pin.name.clone(), pin.version.clone(), pin.sha256.clone());
+            let (name, version, wanted) =
+                (pin.name.clone(), pin.version.clone(), pin.sha256.clone());
             return Err(Error::Hash { name, version, found, wanted });
         }
         self.cache.adopt(&deb)?;
@@ -117,7 +121,8 @@ impl Fetcher {
     }
 
     fn check_served(&self, pin: &Pin) -> Result<()> {
-        let arch = if pin.arch == "all" { Arch::host().unwrap_or(Arch::X86_64) } else { pin_arch(pin) };
+        let arch =
+            if pin.arch == "all" { Arch::host().unwrap_or(Arch::X86_64) } else { pin_arch(pin) };
         let versions = self.apt.versions(&pin.name, arch, &pin.suite)?;
         if versions.contains(&pin.version) {
             return Ok(());
@@ -161,10 +166,17 @@ impl Fetcher {
 ///
 /// # Errors
 /// As [`Fetcher::package`], or the lock pins something else.
-pub fn package(fetcher: &Fetcher, name: &str, version: &str, suite: &str, arch: Arch) -> Result<PathBuf> {
+pub fn package(
+    fetcher: &Fetcher,
+    name: &str,
+    version: &str,
+    suite: &str,
+    arch: Arch,
+) -> Result<PathBuf> {
     let pin = fetcher.pin(name, arch)?;
     if (pin.version.as_str(), pin.suite.as_str()) != (version, suite) {
-        let pinned = format!("pinned is {} of {}, not {version} of {suite}", pin.version, pin.suite);
+        let pinned =
+            format!("pinned is {} of {}, not {version} of {suite}", pin.version, pin.suite);
         return Err(Error::form(format!("inputs.lock: {name}"), pinned));
     }
     fetcher.tree(pin)

@@ -63,7 +63,13 @@ impl List {
 ///
 /// # Errors
 /// [`Error::Firmware`] with everything that doesn't fit, or a package that can't be had.
-pub fn add(root: &mut Root, dir: &Path, kernel: &Kernel, fetcher: &Fetcher, arch: Arch) -> Result<()> {
+pub fn add(
+    root: &mut Root,
+    dir: &Path,
+    kernel: &Kernel,
+    fetcher: &Fetcher,
+    arch: Arch,
+) -> Result<()> {
     let list = List::parse(&read_text(&dir.join("firmware.toml"))?)?;
     let mut wrong = check(&list, &kernel.config()?, &asked(&kernel.modinfo()?));
     for driver in &list.driver {
@@ -74,10 +80,11 @@ pub fn add(root: &mut Root, dir: &Path, kernel: &Kernel, fetcher: &Fetcher, arch
         for blob in &driver.blobs {
             // Debian's packages follow upstream's links: the name asked for may point to a versioned file.
             let file = ["usr/lib/firmware", "lib/firmware"].map(|d| tree.join(d).join(blob));
-            match file.iter().find(|f| f.is_file()) {
-                None => wrong.push(format!("{}: {blob} isn't in {}", driver.module, driver.package)),
-                Some(file) => root.add(&format!("lib/firmware/{blob}"), Mode::File, Part::Base, read(file)?)?,
-            }
+            let Some(file) = file.iter().find(|f| f.is_file()) else {
+                wrong.push(format!("{}: {blob} isn't in {}", driver.module, driver.package));
+                continue;
+            };
+            root.add(&format!("lib/firmware/{blob}"), Mode::File, Part::Base, read(file)?)?;
         }
     }
     if wrong.is_empty() { Ok(()) } else { Err(Error::Firmware(wrong)) }
@@ -106,24 +113,35 @@ pub fn check(
     let mut wrong = Vec::new();
     for driver in &list.driver {
         if config.get(&driver.option).map(String::as_str) != Some("y") {
-            wrong.push(format!("{}: {} isn't built in; take the entry out", driver.module, driver.option));
+            wrong.push(format!(
+                "{}: {} isn't built in; take the entry out",
+                driver.module, driver.option
+            ));
         }
         let known = asked.get(&driver.module);
         for blob in driver.omit.keys() {
             if !known.is_some_and(|k| k.contains(blob)) {
-                wrong.push(format!("{}: omits {blob}, which the driver doesn't ask for", driver.module));
+                wrong.push(format!(
+                    "{}: omits {blob}, which the driver doesn't ask for",
+                    driver.module
+                ));
             }
         }
     }
     for (module, blobs) in asked {
         let Some(driver) = list.driver.iter().find(|d| d.module == *module) else {
             let some: Vec<&str> = blobs.iter().take(3).map(String::as_str).collect();
-            wrong.push(format!("{module}: built in, asks for {} ..., and has no entry", some.join(", ")));
+            wrong.push(format!(
+                "{module}: built in, asks for {} ..., and has no entry",
+                some.join(", ")
+            ));
             continue;
         };
         for blob in blobs {
             if !driver.blobs.contains(blob) && !driver.omit.contains_key(blob) {
-                wrong.push(format!("{module}: asks for {blob}, which is neither in `blobs` nor in `omit`"));
+                wrong.push(format!(
+                    "{module}: asks for {blob}, which is neither in `blobs` nor in `omit`"
+                ));
             }
         }
     }
@@ -135,10 +153,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const MODINFO: &[u8] = b"tg3.license=GPL\0tg3.firmware=tigon/tg3.bin\0tg3.firmware=tigon/tg3_tso.bin\0";
+    const MODINFO: &[u8] =
+        b"tg3.license=GPL\0tg3.firmware=tigon/tg3.bin\0tg3.firmware=tigon/tg3_tso.bin\0";
 
     fn list(entry: &str) -> List {
-        List::parse(&format!("[[driver]]\noption='CONFIG_TIGON3'\nmodule='tg3'\npackage='p'\nreason=''\n{entry}")).unwrap()
+        List::parse(&format!(
+            "[[driver]]\noption='CONFIG_TIGON3'\nmodule='tg3'\npackage='p'\nreason=''\n{entry}"
+        ))
+        .unwrap()
     }
 
     #[test]

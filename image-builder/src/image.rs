@@ -56,7 +56,10 @@ pub fn build(project: &Project, fetcher: &Fetcher, order: &Order) -> Result<(Pat
     write(&out.join("initramfs.img"), &initrd)?;
     let mut manifest = Manifest::new(version, arch, hash(root.manifest().as_bytes()));
     let usb = out.join("zos-usb.img");
-    if stale(&out.join("zos.efi"), &image) || stale(&out.join("zos.conf"), usb::CONF.as_bytes()) || !usb.exists() {
+    if stale(&out.join("zos.efi"), &image)
+        || stale(&out.join("zos.conf"), usb::CONF.as_bytes())
+        || !usb.exists()
+    {
         usb::write(&usb, arch, &image, usb::CONF)?;
     }
     write(&out.join("zos.efi"), &image)?;
@@ -100,7 +103,13 @@ fn unified(
     uki::append(&stub, &sections)
 }
 
-fn describe(manifest: &mut Manifest, out: &Path, kernels: &[Kernel], fetcher: &Fetcher, arch: Arch) -> Result<()> {
+fn describe(
+    manifest: &mut Manifest,
+    out: &Path,
+    kernels: &[Kernel],
+    fetcher: &Fetcher,
+    arch: Arch,
+) -> Result<()> {
     let mut names: Vec<String> =
         ["vmlinuz", "initramfs.img", "zos.efi", "zos-usb.img", "zos.conf"].map(String::from).into();
     names.extend(["boot.ipxe", "zos.ipxe"].map(|n| format!("pxe/{n}")));
@@ -115,9 +124,13 @@ fn describe(manifest: &mut Manifest, out: &Path, kernels: &[Kernel], fetcher: &F
 }
 
 fn measure(manifest: &mut Manifest, root: &Root, uki: &[u8], microcode: &[u8]) {
-    let firmware: u64 =
-        root.files().filter(|(path, _)| path.starts_with("lib/firmware/")).map(|(_, f)| f.data.len() as u64).sum();
-    let programs = root.files().filter(|(path, _)| path.starts_with("bin/") || *path == "init").count() as u64;
+    let firmware: u64 = root
+        .files()
+        .filter(|(path, _)| path.starts_with("lib/firmware/"))
+        .map(|(_, f)| f.data.len() as u64)
+        .sum();
+    let programs =
+        root.files().filter(|(path, _)| path.starts_with("bin/") || *path == "init").count() as u64;
     manifest.measure("root", root.size(), manifest::ROOT_LIMIT);
     manifest.measure("zos.efi", uki.len() as u64, manifest::UKI_LIMIT);
     // Firmware is compressed in the image, so this counts a little too much away; the limit bears it.

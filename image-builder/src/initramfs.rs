@@ -98,7 +98,11 @@ fn concatenate(dir: &Path) -> Result<Vec<u8>> {
             all.resize(all.len().next_multiple_of(16), 0);
         }
     }
-    if all.is_empty() { Err(Error::form(dir.display().to_string(), "holds no microcode")) } else { Ok(all) }
+    if all.is_empty() {
+        Err(Error::form(dir.display().to_string(), "holds no microcode"))
+    } else {
+        Ok(all)
+    }
 }
 
 #[cfg(test)]
@@ -122,7 +126,9 @@ mod tests {
         let size = zstd::zstd_safe::find_frame_compressed_size(&image).unwrap();
         let ours = zstd::decode_all(&image[..size]).unwrap();
         assert_eq!(entries(&ours).unwrap()[0].0, "init");
-        let base = zstd::decode_all(&image[size.next_multiple_of(4)..]).unwrap();
+        let rest = &image[size.next_multiple_of(4)..];
+        let size = zstd::zstd_safe::find_frame_compressed_size(rest).unwrap();
+        let base = zstd::decode_all(&rest[..size]).unwrap();
         assert_eq!(entries(&base).unwrap()[0].0, "bin/nft");
     }
 

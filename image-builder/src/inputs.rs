@@ -111,23 +111,30 @@ impl Inputs {
     /// # Errors
     /// The field and the rule that it breaks.
     pub fn parse(text: &str) -> Result<Self> {
-        let inputs: Self = toml::from_str(text).map_err(|e| Error::form("inputs.toml", e.to_string()))?;
+        let inputs: Self =
+            toml::from_str(text).map_err(|e| Error::form("inputs.toml", e.to_string()))?;
         for p in &inputs.package {
-            let broken = |why: String| Err(Error::form(format!("inputs.toml: package {}", p.name), why));
+            let broken =
+                |why: String| Err(Error::form(format!("inputs.toml: package {}", p.name), why));
             if !inputs.suite.contains_key(&p.suite) {
                 return broken(format!("suite `{}` isn't among [suite.*]", p.suite));
             }
             if p.purpose == Purpose::Library {
                 return broken("libraries are found by themselves".into());
             }
-            if let Some(bad) = p.only.iter().flatten().find(|a| !Arch::ALL.iter().any(|x| x.name() == *a)) {
+            if let Some(bad) =
+                p.only.iter().flatten().find(|a| !Arch::ALL.iter().any(|x| x.name() == *a))
+            {
                 return broken(format!("`{bad}` is no architecture of ours"));
             }
         }
         for t in &inputs.tool {
             if !inputs.package.iter().any(|p| p.name == t.package && p.purpose == Purpose::Tool) {
                 let what = format!("inputs.toml: tool {}", t.to);
-                return Err(Error::form(what, format!("no package `{}` with purpose tool", t.package)));
+                return Err(Error::form(
+                    what,
+                    format!("no package `{}` with purpose tool", t.package),
+                ));
             }
         }
         Ok(inputs)
@@ -180,7 +187,8 @@ pub struct Pin {
     pub needed_by: Vec<String>,
 }
 
-const LOCK_HEAD: &str = "# Written by `image-builder update`: the exact files that the image is made of.\n\n";
+const LOCK_HEAD: &str =
+    "# Written by `image-builder update`: the exact files that the image is made of.\n\n";
 
 impl Lock {
     /// Parses and checks each field that later stands in a path or a command.
@@ -188,7 +196,8 @@ impl Lock {
     /// # Errors
     /// The field and the rule that it breaks.
     pub fn parse(text: &str) -> Result<Self> {
-        let lock: Self = toml::from_str(text).map_err(|e| Error::form("inputs.lock", e.to_string()))?;
+        let lock: Self =
+            toml::from_str(text).map_err(|e| Error::form("inputs.lock", e.to_string()))?;
         for pin in &lock.package {
             pin.check()?;
         }
@@ -210,7 +219,8 @@ impl Lock {
     pub fn text(&self) -> Result<String> {
         let mut sorted = self.clone();
         sorted.package.sort_by(|a, b| (&a.name, &a.arch).cmp(&(&b.name, &b.arch)));
-        let body = toml::to_string(&sorted).map_err(|e| Error::form("inputs.lock", e.to_string()))?;
+        let body =
+            toml::to_string(&sorted).map_err(|e| Error::form("inputs.lock", e.to_string()))?;
         Ok(format!("{LOCK_HEAD}{body}"))
     }
 
@@ -249,16 +259,29 @@ impl Pin {
         let hex = |c: char| matches!(c, '0'..='9' | 'a'..='f');
         let rules = [
             ("name", plain(&self.name, "+-."), "Debian's form of a name"),
-            ("version", plain(&self.version, "ABCDEFGHIJKLMNOPQRSTUVWXYZ+-.~:"), "Debian's form of a version"),
+            (
+                "version",
+                plain(&self.version, "ABCDEFGHIJKLMNOPQRSTUVWXYZ+-.~:"),
+                "Debian's form of a version",
+            ),
             ("suite", plain(&self.suite, "-"), "a suite's name"),
-            ("arch", ["all", "amd64", "arm64"].contains(&self.arch.as_str()), "all, amd64 or arm64"),
-            ("sha256", self.sha256.len() == 64 && self.sha256.chars().all(hex), "64 lower-case hex digits"),
+            (
+                "arch",
+                ["all", "amd64", "arm64"].contains(&self.arch.as_str()),
+                "all, amd64 or arm64",
+            ),
+            (
+                "sha256",
+                self.sha256.len() == 64 && self.sha256.chars().all(hex),
+                "64 lower-case hex digits",
+            ),
         ];
         match rules.iter().find(|(_, good, _)| !good) {
             None => Ok(()),
-            Some((field, _, rule)) => {
-                Err(Error::form(format!("inputs.lock: {}: {field}", self.name), format!("must be {rule}")))
-            }
+            Some((field, _, rule)) => Err(Error::form(
+                format!("inputs.lock: {}: {field}", self.name),
+                format!("must be {rule}"),
+            )),
         }
     }
 }
@@ -315,8 +338,14 @@ mod tests {
         let head = "[suite.trixie]\nsite = \"main\"\ncomponents = [\"main\"]\n";
         let rows = [
             ("[[package]]\nname='a'\nsuite='sid'\npurpose='boot'\nreason=''", "suite `sid`"),
-            ("[[package]]\nname='a'\nsuite='trixie'\npurpose='library'\nreason=''", "by themselves"),
-            ("[[package]]\nname='a'\nsuite='trixie'\npurpose='boot'\nreason=''\nonly=['mips']", "`mips`"),
+            (
+                "[[package]]\nname='a'\nsuite='trixie'\npurpose='library'\nreason=''",
+                "by themselves",
+            ),
+            (
+                "[[package]]\nname='a'\nsuite='trixie'\npurpose='boot'\nreason=''\nonly=['mips']",
+                "`mips`",
+            ),
             ("[[tool]]\npackage='a'\npath=''\nto='bin/a'\nreason=''", "no package `a`"),
             ("[[package]]\nnames='a'", "unknown field"),
         ];

@@ -46,12 +46,18 @@ const USERS: [(&str, u32); 12] = [
 ///
 /// # Errors
 /// A folder that can't be read, or a file that is there twice.
-pub fn add_ours(root: &mut Root, project: &Project, programs: &BTreeMap<String, Vec<u8>>) -> Result<()> {
+pub fn add_ours(
+    root: &mut Root,
+    project: &Project,
+    programs: &BTreeMap<String, Vec<u8>>,
+) -> Result<()> {
     for (name, target) in programs::PROGRAMS {
         let data = programs.get(name).ok_or_else(|| Error::form(name, "wasn't built"))?;
         root.add(target, Mode::Program, Part::Ours, data.clone())?;
     }
-    for (dir, target) in [(project.units(), "etc/zos/units"), (project.templates(), "etc/zos/templates")] {
+    for (dir, target) in
+        [(project.units(), "etc/zos/units"), (project.templates(), "etc/zos/templates")]
+    {
         root.mount_point(target, Mode::Dir);
         for path in toml_files(&dir)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -169,6 +175,16 @@ mod tests {
         let mut root = Root::new();
         add_ours(&mut root, &project, &built.into()).unwrap();
         let paths: Vec<&str> = root.files().map(|(path, _)| path).collect();
-        assert_eq!(paths, ["bin/zos-vmm", "bin/zosd", "etc/group", "etc/passwd", "etc/zos/units/storaged.toml", "init"]);
+        assert_eq!(
+            paths,
+            [
+                "bin/zos-vmm",
+                "bin/zosd",
+                "etc/group",
+                "etc/passwd",
+                "etc/zos/units/storaged.toml",
+                "init"
+            ]
+        );
     }
 }

@@ -22,6 +22,7 @@ pub mod cache;
 pub mod cpio;
 pub mod elf;
 pub mod error;
+pub mod fat;
 pub mod fetch;
 pub mod firmware;
 pub mod image;

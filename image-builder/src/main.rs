@@ -37,9 +37,11 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     /// Builds everything: vmlinuz, initramfs.img, zos.efi, zos-usb.img, pxe/, manifest.json
-    #[command(after_help = "The first time builds two kernels: about 30 minutes on 2 cores. Then seconds.\n\n\
+    #[command(
+        after_help = "The first time builds two kernels: about 30 minutes on 2 cores. Then seconds.\n\n\
         Examples:\n  image-builder image\n  image-builder image --out /srv/zos --offline\n  \
-        dd if=out/x86_64/zos-usb.img of=/dev/sdX bs=4M conv=fsync    write a stick")]
+        dd if=out/x86_64/zos-usb.img of=/dev/sdX bs=4M conv=fsync    write a stick"
+    )]
     Image {
         #[command(flatten)]
         common: Common,
@@ -51,7 +53,9 @@ enum Verb {
         programs: Option<PathBuf>,
     },
     /// Builds the kernels only, and shows where they lie
-    #[command(after_help = "Examples:\n  image-builder kernel\n  image-builder kernel --flavour guest")]
+    #[command(
+        after_help = "Examples:\n  image-builder kernel\n  image-builder kernel --flavour guest"
+    )]
     Kernel {
         #[command(flatten)]
         common: Common,
@@ -70,7 +74,9 @@ enum Verb {
         purpose: Option<String>,
     },
     /// Moves the pins in inputs.lock to the newest versions
-    #[command(after_help = "Examples:\n  image-builder update\n  image-builder update linux-source-6.12")]
+    #[command(
+        after_help = "Examples:\n  image-builder update\n  image-builder update linux-source-6.12"
+    )]
     Update {
         #[command(flatten)]
         common: Common,
@@ -125,7 +131,11 @@ fn run(verb: Verb) -> anyhow::Result<()> {
     match verb {
         Verb::Image { common, out, programs } => {
             let (project, fetcher) = open(cache, &common)?;
-            let order = image::Order { arch: common.arch, out: out.unwrap_or_else(|| project.out()), programs };
+            let order = image::Order {
+                arch: common.arch,
+                out: out.unwrap_or_else(|| project.out()),
+                programs,
+            };
             let (out, manifest) = image::build(&project, &fetcher, &order).context("image")?;
             print!("{}\n{}", out.display(), manifest.table());
             Ok(())
@@ -136,12 +146,15 @@ fn run(verb: Verb) -> anyhow::Result<()> {
             let flavours: Vec<Flavour> = Flavour::ALL.into_iter().filter(wanted).collect();
             anyhow::ensure!(!flavours.is_empty(), "--flavour is node or guest");
             for flavour in flavours {
-                let built = kernel::build(&project, &fetcher, common.arch, flavour).context("kernel")?;
+                let built =
+                    kernel::build(&project, &fetcher, common.arch, flavour).context("kernel")?;
                 println!("{flavour}\t{}\t{}", built.facts.release, built.vmlinuz().display());
             }
             Ok(())
         }
-        Verb::Fetch { common, purpose } => fetch(&open(cache, &common)?.1, common.arch, purpose.as_deref()),
+        Verb::Fetch { common, purpose } => {
+            fetch(&open(cache, &common)?.1, common.arch, purpose.as_deref())
+        }
         Verb::Update { common, names } => {
             let (project, fetcher) = open(cache, &common)?;
             let (lock, moved) = update::update(&fetcher, common.arch, &names).context("update")?;
@@ -166,7 +179,8 @@ fn open(cache: Cache, common: &Common) -> anyhow::Result<(Project, Fetcher)> {
 fn fetch(fetcher: &Fetcher, arch: Arch, purpose: Option<&str>) -> anyhow::Result<()> {
     let named = |p: Purpose| serde_json::to_value(p).is_ok_and(|v| v.as_str() == purpose);
     let wanted = |p: Purpose| if purpose.is_some() { named(p) } else { p != Purpose::Tests };
-    let pins: Vec<_> = fetcher.lock.package.iter().filter(|p| p.fits(arch) && wanted(p.purpose)).collect();
+    let pins: Vec<_> =
+        fetcher.lock.package.iter().filter(|p| p.fits(arch) && wanted(p.purpose)).collect();
     anyhow::ensure!(!pins.is_empty(), "inputs.lock has nothing for that purpose");
     for pin in &pins {
         fetcher.tree(pin).with_context(|| format!("fetch {}", pin.name))?;

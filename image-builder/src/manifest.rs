@@ -123,8 +123,9 @@ impl Manifest {
     /// [`Error::Size`] with everything that did.
     pub fn gate(&self) -> Result<()> {
         let over = self.sizes.iter().filter(|(_, gate)| gate.value > gate.limit);
-        let lines: Vec<String> =
-            over.map(|(what, gate)| format!("{what}: {} (limit {})", gate.value, gate.limit)).collect();
+        let lines: Vec<String> = over
+            .map(|(what, gate)| format!("{what}: {} (limit {})", gate.value, gate.limit))
+            .collect();
         if lines.is_empty() { Ok(()) } else { Err(Error::Size(lines)) }
     }
 
@@ -133,7 +134,8 @@ impl Manifest {
     /// # Errors
     /// Never, for values that JSON can express.
     pub fn text(&self) -> Result<String> {
-        let text = serde_json::to_string_pretty(self).map_err(|e| Error::form("manifest.json", e.to_string()))?;
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|e| Error::form("manifest.json", e.to_string()))?;
         Ok(text + "\n")
     }
 

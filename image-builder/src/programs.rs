@@ -11,7 +11,8 @@ use crate::project::Project;
 use crate::tool;
 
 /// Package (= program) and where it goes; the guest's PID 1 goes into an initramfs of its own.
-pub const PROGRAMS: [(&str, &str); 3] = [("zos-init", "init"), ("zosd", "bin/zosd"), ("zos-vmm", "bin/zos-vmm")];
+pub const PROGRAMS: [(&str, &str); 3] =
+    [("zos-init", "init"), ("zosd", "bin/zosd"), ("zos-vmm", "bin/zos-vmm")];
 /// PID 1 of `builtin:hello`.
 pub const GUEST: &str = "zos-guest";
 
@@ -19,7 +20,11 @@ pub const GUEST: &str = "zos-guest";
 ///
 /// # Errors
 /// A missing toolchain target, a compiler's error, or a program that isn't static.
-pub fn build(project: &Project, arch: Arch, ready: Option<&Path>) -> Result<BTreeMap<String, Vec<u8>>> {
+pub fn build(
+    project: &Project,
+    arch: Arch,
+    ready: Option<&Path>,
+) -> Result<BTreeMap<String, Vec<u8>>> {
     let names = PROGRAMS.map(|(name, _)| name).into_iter().chain([GUEST]);
     let paths: Vec<(String, PathBuf)> = match ready {
         Some(dir) => names.map(|n| (n.to_owned(), dir.join(n))).collect(),
@@ -30,7 +35,10 @@ pub fn build(project: &Project, arch: Arch, ready: Option<&Path>) -> Result<BTre
         let data = read(&path)?;
         let needs = crate::elf::needs(&name, &data)?;
         if needs.interpreter.is_some() || !needs.libraries.is_empty() {
-            return Err(Error::form(name, format!("isn't static: needs {}", needs.libraries.join(", "))));
+            return Err(Error::form(
+                name,
+                format!("isn't static: needs {}", needs.libraries.join(", ")),
+            ));
         }
         programs.insert(name, data);
     }
@@ -58,7 +66,8 @@ fn compile(project: &Project, arch: Arch, names: &[&str]) -> Result<Vec<(String,
         return Err(failed(status.to_string()));
     }
     let target_dir = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let dir = target_dir.unwrap_or_else(|| project.root().join("target")).join(target).join("release");
+    let dir =
+        target_dir.unwrap_or_else(|| project.root().join("target")).join(target).join("release");
     Ok(names.iter().map(|n| ((*n).to_owned(), dir.join(n))).collect())
 }
 
@@ -66,17 +75,22 @@ fn compile(project: &Project, arch: Arch, names: &[&str]) -> Result<Vec<(String,
 fn flags(project: &Project) -> Vec<String> {
     let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     let cargo = std::env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
-    let rustup = std::env::var_os("RUSTUP_HOME").map_or_else(|| home.join(".rustup"), PathBuf::from);
+    let rustup =
+        std::env::var_os("RUSTUP_HOME").map_or_else(|| home.join(".rustup"), PathBuf::from);
     let places = [(cargo, "/cargo"), (rustup, "/rustup"), (project.root().to_owned(), "/zos")];
     places.iter().map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display())).collect()
 }
 
 fn check_target(target: &str) -> Result<()> {
-    let lib = tool::output(Command::new("rustc").args(["--print", "target-libdir", "--target", target]))?;
+    let lib =
+        tool::output(Command::new("rustc").args(["--print", "target-libdir", "--target", target]))?;
     if Path::new(lib.trim()).is_dir() {
         return Ok(());
     }
-    Err(Error::form("the Rust toolchain", format!("can't compile for {target}; run: rustup target add {target}")))
+    Err(Error::form(
+        "the Rust toolchain",
+        format!("can't compile for {target}; run: rustup target add {target}"),
+    ))
 }
 
 fn failed(status: String) -> Error {

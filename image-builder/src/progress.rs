@@ -57,13 +57,22 @@ impl Meter {
     fn line(&self, now: Instant) -> String {
         let total = self.total.max(self.done);
         let elapsed = self.elapsed(now);
-        let rate = f64::from(u32::try_from(self.done).unwrap_or(u32::MAX)) / elapsed.as_secs_f64().max(0.001);
+        let rate = f64::from(u32::try_from(self.done).unwrap_or(u32::MAX))
+            / elapsed.as_secs_f64().max(0.001);
         let left = f64::from(u32::try_from(total - self.done).unwrap_or(u32::MAX)) / rate;
-        let mut line =
-            format!("{}: {} of about {total} {}, {} so far", self.what, self.done, self.unit, span(elapsed));
+        let mut line = format!(
+            "{}: {} of about {total} {}, {} so far",
+            self.what,
+            self.done,
+            self.unit,
+            span(elapsed)
+        );
         // The first objects say little about the rest.
         if self.done * 20 >= total {
-            line.push_str(&format!(", about {} left", span(Duration::from_secs_f64(left.min(1e6)))));
+            line.push_str(&format!(
+                ", about {} left",
+                span(Duration::from_secs_f64(left.min(1e6)))
+            ));
         }
         line
     }
@@ -85,8 +94,8 @@ pub fn size(bytes: u64) -> String {
     const MIB: u64 = 1 << 20;
     match bytes {
         0..1024 => format!("{bytes} B"),
-        1024..MIB => format!("{}.{} KiB", bytes >> 10, (bytes & 1023) * 10 >> 10),
-        _ => format!("{}.{} MiB", bytes >> 20, ((bytes >> 10) & 1023) * 10 >> 10),
+        1024..MIB => format!("{}.{} KiB", bytes >> 10, ((bytes & 1023) * 10) >> 10),
+        _ => format!("{}.{} MiB", bytes >> 20, (((bytes >> 10) & 1023) * 10) >> 10),
     }
 }
 
@@ -105,7 +114,10 @@ mod tests {
             meter.tick(t0 + Duration::from_secs(17));
         }
         let later = meter.tick(t0 + Duration::from_secs(100)).unwrap();
-        assert_eq!(later, "node kernel: 50 of about 100 objects, 1 min 40 s so far, about 1 min 40 s left");
+        assert_eq!(
+            later,
+            "node kernel: 50 of about 100 objects, 1 min 40 s so far, about 1 min 40 s left"
+        );
     }
 
     #[test]

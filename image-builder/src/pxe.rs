@@ -15,7 +15,13 @@ pub const SETTINGS: &str = include_str!("zos.ipxe");
 ///
 /// # Errors
 /// Writing, or iPXE's package can't be had.
-pub fn write_folder(dir: &Path, fetcher: &Fetcher, arch: Arch, vmlinuz: &[u8], initramfs: &[u8]) -> Result<()> {
+pub fn write_folder(
+    dir: &Path,
+    fetcher: &Fetcher,
+    arch: Arch,
+    vmlinuz: &[u8],
+    initramfs: &[u8],
+) -> Result<()> {
     make_dir(dir)?;
     write(&dir.join("boot.ipxe"), BOOT.as_bytes())?;
     write(&dir.join("zos.ipxe"), SETTINGS.as_bytes())?;
@@ -35,7 +41,8 @@ mod tests {
     #[test]
     fn the_script_loads_relative_files_and_passes_settings() {
         assert!(BOOT.starts_with("#!ipxe\n") && SETTINGS.starts_with("#!ipxe\n"));
-        let loads: Vec<&str> = BOOT.lines().filter(|l| l.starts_with("kernel ") || l.starts_with("initrd ")).collect();
+        let loads: Vec<&str> =
+            BOOT.lines().filter(|l| l.starts_with("kernel ") || l.starts_with("initrd ")).collect();
         assert_eq!(loads.len(), 2);
         assert!(loads.iter().all(|l| !l.contains("://")));
         assert!(loads[0].contains("${zos}") && loads[0].contains("initrd=initramfs.img"));

@@ -20,8 +20,12 @@ const fn need(name: &'static str, package: &'static str) -> Need {
 }
 
 /// To fetch and unpack packages.
-pub const FETCH: &[Need] =
-    &[need("apt-get", "apt"), need("apt-cache", "apt"), need("dpkg-deb", "dpkg"), need("dpkg", "dpkg")];
+pub const FETCH: &[Need] = &[
+    need("apt-get", "apt"),
+    need("apt-cache", "apt"),
+    need("dpkg-deb", "dpkg"),
+    need("dpkg", "dpkg"),
+];
 
 /// To build a kernel.
 pub const KERNEL: &[Need] = &[
@@ -64,10 +68,11 @@ pub fn present(name: &str) -> bool {
 /// [`Error::Program`] with the last lines of its error output.
 pub fn output(command: &mut Command) -> Result<String> {
     let name = describe(command);
-    let ran = command
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|e| Error::Program { program: name.clone(), status: e.to_string(), output: String::new() })?;
+    let ran = command.stdin(Stdio::null()).output().map_err(|e| Error::Program {
+        program: name.clone(),
+        status: e.to_string(),
+        output: String::new(),
+    })?;
     if ran.status.success() {
         return Ok(String::from_utf8_lossy(&ran.stdout).into_owned());
     }
@@ -91,7 +96,8 @@ pub fn version(program: &str) -> Result<String> {
 pub fn stream(command: &mut Command, mut line: impl FnMut(&str)) -> Result<()> {
     use std::io::BufRead as _;
     let name = describe(command);
-    let failed = |status: String, output: String| Error::Program { program: name.clone(), status, output };
+    let failed =
+        |status: String, output: String| Error::Program { program: name.clone(), status, output };
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -125,7 +131,8 @@ pub fn tail(text: &str, count: usize) -> String {
 /// Program and its first few arguments that aren't options.
 fn describe(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];
-    let plain = command.get_args().map(|a| a.to_string_lossy().into_owned()).filter(|a| !a.contains('='));
+    let plain =
+        command.get_args().map(|a| a.to_string_lossy().into_owned()).filter(|a| !a.contains('='));
     words.extend(plain.filter(|a| !a.starts_with('-')).take(3));
     words.join(" ")
 }
@@ -136,7 +143,11 @@ mod tests {
 
     #[test]
     fn names_what_is_missing_with_its_package() {
-        let needs = [need("sh", "dash"), need("no-such-program-here", "nowhere"), need("/no/such.h", "no-dev")];
+        let needs = [
+            need("sh", "dash"),
+            need("no-such-program-here", "nowhere"),
+            need("/no/such.h", "no-dev"),
+        ];
         let text = require(&needs).unwrap_err().to_string();
         assert_eq!(
             text,
@@ -146,14 +157,17 @@ mod tests {
 
     #[test]
     fn a_failure_shows_what_the_program_said() {
-        let error = output(Command::new("sh").args(["-c", "echo why >&2; exit 3"])).unwrap_err().to_string();
+        let error = output(Command::new("sh").args(["-c", "echo why >&2; exit 3"]))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("exit status: 3") && error.contains("| why"), "{error}");
     }
 
     #[test]
     fn lines_come_one_by_one() {
         let mut seen = Vec::new();
-        stream(Command::new("sh").args(["-c", "echo a; echo b"]), |l| seen.push(l.to_owned())).unwrap();
+        stream(Command::new("sh").args(["-c", "echo a; echo b"]), |l| seen.push(l.to_owned()))
+            .unwrap();
         assert_eq!(seen, ["a", "b"]);
     }
 }

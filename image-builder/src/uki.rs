@@ -49,7 +49,9 @@ pub fn append(stub: &[u8], sections: &[Section<'_>]) -> Result<Vec<u8>> {
     let bad = |why: &str| Error::form("EFI stub", why);
     let h = parse(stub).ok_or_else(|| bad("isn't a 64-bit PE file"))?;
     let end_of_table = h.table + SECTION_HEADER * (h.count + sections.len());
-    let first_data = (0..h.count).filter_map(|i| word(stub, h.table + i * SECTION_HEADER + 20)).filter(|at| *at > 0);
+    let first_data = (0..h.count)
+        .filter_map(|i| word(stub, h.table + i * SECTION_HEADER + 20))
+        .filter(|at| *at > 0);
     let limit = first_data.min().map_or(h.headers_size, |at| h.headers_size.min(at as usize));
     if end_of_table > limit {
         return Err(bad("has no room for more sections"));
@@ -65,7 +67,8 @@ pub fn append(stub: &[u8], sections: &[Section<'_>]) -> Result<Vec<u8>> {
     }
     let mut added = 0u32;
     for (i, section) in sections.iter().enumerate() {
-        let too_large = || Error::form(format!("section {}", section.name), "is too large for a PE file");
+        let too_large =
+            || Error::form(format!("section {}", section.name), "is too large for a PE file");
         address = address.checked_next_multiple_of(h.section_align).ok_or_else(too_large)?;
         image.resize(image.len().next_multiple_of(h.file_align as usize), 0);
         let size = u32::try_from(section.data.len()).map_err(|_| too_large())?;
@@ -75,7 +78,9 @@ pub fn append(stub: &[u8], sections: &[Section<'_>]) -> Result<Vec<u8>> {
         let at = h.table + (h.count + i) * SECTION_HEADER;
         let mut header = [0; SECTION_HEADER];
         header[..section.name.len()].copy_from_slice(section.name.as_bytes());
-        for (offset, value) in [(8, size), (12, address), (16, raw_size), (20, raw_at), (36, READ_ONLY_DATA)] {
+        for (offset, value) in
+            [(8, size), (12, address), (16, raw_size), (20, raw_at), (36, READ_ONLY_DATA)]
+        {
             header[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
         }
         image[at..at + SECTION_HEADER].copy_from_slice(&header);
@@ -85,7 +90,8 @@ pub fn append(stub: &[u8], sections: &[Section<'_>]) -> Result<Vec<u8>> {
         added = added.checked_add(raw_size).ok_or_else(too_large)?;
     }
 
-    let count = u16::try_from(h.count + sections.len()).map_err(|_| bad("has too many sections"))?;
+    let count =
+        u16::try_from(h.count + sections.len()).map_err(|_| bad("has too many sections"))?;
     image[h.coff + 2..h.coff + 4].copy_from_slice(&count.to_le_bytes());
     let initialized = word(stub, h.optional + 8).and_then(|n| n.checked_add(added));
     let size_of_image = address.checked_next_multiple_of(h.section_align);
@@ -113,8 +119,18 @@ fn parse(stub: &[u8]) -> Option<Headers> {
     let (section_align, file_align) = (word(stub, optional + 32)?, word(stub, optional + 36)?);
     let headers_size = word(stub, optional + 60)? as usize;
     let sane = section_align.is_power_of_two() && file_align.is_power_of_two();
-    let inside = headers_size <= stub.len() && optional + 68 <= stub.len() && table + count * SECTION_HEADER <= headers_size;
-    (sane && inside).then_some(Headers { coff, optional, table, count, section_align, file_align, headers_size })
+    let inside = headers_size <= stub.len()
+        && optional + 68 <= stub.len()
+        && table + count * SECTION_HEADER <= headers_size;
+    (sane && inside).then_some(Headers {
+        coff,
+        optional,
+        table,
+        count,
+        section_align,
+        file_align,
+        headers_size,
+    })
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
@@ -160,7 +176,10 @@ mod tests {
     #[test]
     fn an_independent_reader_finds_the_sections() {
         let kernel = vec![0x90; 70_000];
-        let sections = [Section { name: ".osrel", data: b"ID=zos\n" }, Section { name: ".linux", data: &kernel }];
+        let sections = [
+            Section { name: ".osrel", data: b"ID=zos\n" },
+            Section { name: ".linux", data: &kernel },
+        ];
         let image = append(&stub(), &sections).unwrap();
         let file = object::File::parse(image.as_slice()).unwrap();
         let section = |name| file.section_by_name(name).unwrap();

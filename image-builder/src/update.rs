@@ -29,11 +29,20 @@ pub fn update(fetcher: &Fetcher, arch: Arch, names: &[String]) -> Result<(Lock, 
         return Err(Error::Offline("the list of newest versions".into()));
     }
     if let Some(unknown) = names.iter().find(|n| fetcher.inputs.find(n).is_none()) {
-        let libraries = fetcher.lock.package.iter().any(|p| p.purpose == Purpose::Library && p.name == **unknown);
-        let why = if libraries { "is a library: update the tool that needs it" } else { "isn't in inputs.toml" };
+        let libraries = fetcher
+            .lock
+            .package
+            .iter()
+            .any(|p| p.purpose == Purpose::Library && p.name == **unknown);
+        let why = if libraries {
+            "is a library: update the tool that needs it"
+        } else {
+            "isn't in inputs.toml"
+        };
         return Err(Error::form(unknown, why));
     }
-    let mut pins: Vec<Pin> = fetcher.lock.package.iter().filter(|p| !p.fits(arch)).cloned().collect();
+    let mut pins: Vec<Pin> =
+        fetcher.lock.package.iter().filter(|p| !p.fits(arch)).cloned().collect();
     let mut tools_changed = false;
     for package in fetcher.inputs.package.iter().filter(|p| p.wanted_on(arch)) {
         let old = fetcher.lock.find(&package.name, arch);
@@ -49,7 +58,14 @@ pub fn update(fetcher: &Fetcher, arch: Arch, names: &[String]) -> Result<(Lock, 
     if names.is_empty() || tools_changed {
         pins.extend(libraries(fetcher, &pins, arch)?);
     } else {
-        pins.extend(fetcher.lock.package.iter().filter(|p| p.fits(arch) && !p.needed_by.is_empty()).cloned());
+        pins.extend(
+            fetcher
+                .lock
+                .package
+                .iter()
+                .filter(|p| p.fits(arch) && !p.needed_by.is_empty())
+                .cloned(),
+        );
     }
     let lock = Lock { package: pins };
     let moved = differences(&fetcher.lock, &lock);
@@ -70,7 +86,9 @@ fn serve(
     purpose: Purpose,
     arch: Arch,
 ) -> Result<Option<(Pin, Vec<String>)>> {
-    let Some(version) = fetcher.apt.versions(name, arch, suite)?.into_iter().next() else { return Ok(None) };
+    let Some(version) = fetcher.apt.versions(name, arch, suite)?.into_iter().next() else {
+        return Ok(None);
+    };
     let served = fetcher.apt.show(name, arch, &version)?;
     let pin = Pin {
         name: name.to_owned(),
@@ -105,7 +123,9 @@ fn libraries(fetcher: &Fetcher, pins: &[Pin], arch: Arch) -> Result<Vec<Pin>> {
             trees.push(fetcher.tree(pin)?);
         }
         for library in elf::closure(&programs, &trees, arch)? {
-            let Some(at) = trees.iter().position(|tree| library.source.starts_with(tree)) else { continue };
+            let Some(at) = trees.iter().position(|tree| library.source.starts_with(tree)) else {
+                continue;
+            };
             let pin = Pin { purpose, ..candidates[at].clone() };
             let pin = found.entry((purpose, pin.name.clone())).or_insert(pin);
             if !pin.needed_by.contains(&user.name) {
@@ -114,7 +134,9 @@ fn libraries(fetcher: &Fetcher, pins: &[Pin], arch: Arch) -> Result<Vec<Pin>> {
         }
     }
     // A package of the tests may itself hold what another one loads.
-    found.retain(|(purpose, name), _| !pins.iter().any(|p| (p.purpose, &p.name) == (*purpose, name)));
+    found.retain(|(purpose, name), _| {
+        !pins.iter().any(|p| (p.purpose, &p.name) == (*purpose, name))
+    });
     Ok(found.into_values().collect())
 }
 
@@ -139,7 +161,10 @@ fn dependencies(fetcher: &Fetcher, tool: &Pin, arch: Arch) -> Result<Vec<Pin>> {
             continue;
         }
         // A virtual package is served by none; what it stands for is never a library that a program names.
-        let Some((pin, depends)) = serve(fetcher, &name, &tool.suite, Purpose::Library, arch)? else { continue };
+        let Some((pin, depends)) = serve(fetcher, &name, &tool.suite, Purpose::Library, arch)?
+        else {
+            continue;
+        };
         pins.push(pin);
         queue.extend(depends);
     }
@@ -153,7 +178,13 @@ fn differences(old: &Lock, new: &Lock) -> Vec<Moved> {
     let (old, new) = (versions(old), versions(new));
     let keys: BTreeSet<_> = old.keys().chain(new.keys()).collect();
     let moved = keys.into_iter().filter(|key| old.get(*key) != new.get(*key));
-    moved.map(|key| Moved { name: key.0.clone(), from: old.get(key).cloned(), to: new.get(key).cloned() }).collect()
+    moved
+        .map(|key| Moved {
+            name: key.0.clone(),
+            from: old.get(key).cloned(),
+            to: new.get(key).cloned(),
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -174,7 +205,8 @@ mod tests {
         };
         let old = Lock { package: vec![pin("a", "1"), pin("b", "1"), pin("c", "1")] };
         let new = Lock { package: vec![pin("a", "1"), pin("b", "2"), pin("d", "1")] };
-        let rows: Vec<_> = differences(&old, &new).into_iter().map(|m| (m.name, m.from, m.to)).collect();
+        let rows: Vec<_> =
+            differences(&old, &new).into_iter().map(|m| (m.name, m.from, m.to)).collect();
         let text = |t: &str| Some(t.to_owned());
         let wanted = [("b", text("1"), text("2")), ("c", text("1"), None), ("d", None, text("1"))];
         assert_eq!(rows, wanted.map(|(n, f, t)| (n.to_owned(), f, t)));

@@ -7,25 +7,25 @@
 //!                                      └──────────────────────────────────────┘
 //! ```
 //!
-//! All GUIDs follow from the content: two sticks written from one image have the same ones. That confuses nobody, since
-//! a node never looks for a stick by GUID: it reads `zos.conf` from an ESP labelled `ZOS` on a removable disk, and a
-//! farmer who leaves two such sticks in one node gets a fault that names both. Firmware tells sticks apart by port.
+//! All GUIDs follow from the content: two sticks written from one image have the same ones. A node finds its stick by
+//! the GUID of the partition that the firmware booted, so with two equal sticks in one machine either's `zos.conf` may be
+//! read; with one stick in each, any number of nodes may have the same. Firmware itself tells sticks apart by port.
 
 use std::collections::BTreeMap;
-use std::io::{Cursor, Write as _};
 use std::path::Path;
 
 use crate::arch::Arch;
 use crate::cache::hash_fields;
 use crate::error::{Error, Result};
+use crate::fat::{self, Node, Volume};
 
 const SECTOR: u64 = 512;
 /// 1 MiB in: aligned for any flash.
-const FIRST: u64 = 2048;
-/// FAT32 has at least 65,525 clusters; with 1 KiB clusters that is 64 MiB and reads stay long.
-const CLUSTER: u32 = 1024;
-const MIN_ESP: u64 = 96 << 20;
-/// Label of the file system: how a node knows our sticks.
+const FIRST: u32 = 2048;
+const START: u64 = FIRST as u64;
+/// Room for a larger image later; above the least that FAT32 can be.
+const MIN_ESP: usize = 96 << 20;
+/// Label of the file system, for people.
 pub const LABEL: [u8; 11] = *b"ZOS        ";
 
 /// Writes the stick's image.
@@ -35,46 +35,39 @@ pub const LABEL: [u8; 11] = *b"ZOS        ";
 pub fn write(path: &Path, arch: Arch, uki: &[u8], conf: &str) -> Result<()> {
     let id = hash_fields(&[b"zos-usb", arch.name().as_bytes(), uki, conf.as_bytes()]);
     let esp = file_system(arch, uki, conf, &id)?;
-    let sectors = FIRST + esp.len() as u64 / SECTOR + FIRST;
+    let sectors = START + esp.len() as u64 / SECTOR + START;
 
     let dir = path.parent().unwrap_or(Path::new("."));
     let part = tempfile::NamedTempFile::new_in(dir).map_err(Error::io("write in", dir))?;
     let mut file = part.as_file();
     file.set_len(sectors * SECTOR).map_err(Error::io("write", path))?;
-    partition(file, sectors, esp.len() as u64, &id).map_err(|e| Error::form("partition table", e))?;
-    write_sparse(&mut file, FIRST * SECTOR, &esp).map_err(Error::io("write", path))?;
+    partition(file, sectors, esp.len() as u64, &id)
+        .map_err(|e| Error::form("partition table", e))?;
+    write_sparse(&mut file, START * SECTOR, &esp).map_err(Error::io("write", path))?;
     crate::error::publish(part, path)
 }
 
 /// The ESP's file system.
 fn file_system(arch: Arch, uki: &[u8], conf: &str, id: &str) -> Result<Vec<u8>> {
-    let failed = |e: std::io::Error| Error::form("the stick's file system", e.to_string());
-    let size = (uki.len() as u64 + (16 << 20)).next_multiple_of(1 << 20).max(MIN_ESP);
-    let bytes = usize::try_from(size).map_err(|_| Error::form("the stick", "is too large"))?;
-    let sectors = u32::try_from(size / SECTOR).map_err(|_| Error::form("the stick", "is too large"))?;
-    let mut space = vec![0; bytes];
-    let volume = u32::from_str_radix(&id[..8], 16).unwrap_or_default();
-    let options = fatfs::FormatVolumeOptions::new()
-        .fat_type(fatfs::FatType::Fat32)
-        .bytes_per_cluster(CLUSTER)
-        .total_sectors(sectors)
-        .volume_id(volume)
-        .volume_label(LABEL);
-    fatfs::format_volume(Cursor::new(&mut space[..]), options).map_err(failed)?;
-    let fs = fatfs::FileSystem::new(Cursor::new(&mut space[..]), fatfs::FsOptions::new()).map_err(failed)?;
-    {
-        let boot = fs.root_dir().create_dir("EFI").and_then(|d| d.create_dir("BOOT")).map_err(failed)?;
-        boot.create_file(arch.efi_boot_name()).and_then(|mut f| f.write_all(uki)).map_err(failed)?;
-        fs.root_dir().create_file("zos.conf").and_then(|mut f| f.write_all(conf.as_bytes())).map_err(failed)?;
-    }
-    fs.unmount().map_err(failed)?;
-    Ok(space)
+    let size = (uki.len() + (16 << 20)).next_multiple_of(1 << 20).max(MIN_ESP);
+    let serial = u32::from_str_radix(&id[..8], 16).unwrap_or_default();
+    let boot = Node::Dir(vec![(arch.efi_boot_name(), Node::File(uki))]);
+    let root =
+        [("EFI", Node::Dir(vec![("BOOT", boot)])), ("zos.conf", Node::File(conf.as_bytes()))];
+    fat::format(size, Volume { id: serial, label: LABEL, hidden: FIRST }, &root)
 }
 
-fn partition(file: &std::fs::File, sectors: u64, esp: u64, id: &str) -> std::result::Result<(), String> {
+fn partition(
+    file: &std::fs::File,
+    sectors: u64,
+    esp: u64,
+    id: &str,
+) -> std::result::Result<(), String> {
     let mbr_size = u32::try_from(sectors - 1).unwrap_or(u32::MAX);
     let mut device = file;
-    gpt::mbr::ProtectiveMBR::with_lb_size(mbr_size).overwrite_lba0(&mut device).map_err(|e| e.to_string())?;
+    gpt::mbr::ProtectiveMBR::with_lb_size(mbr_size)
+        .overwrite_lba0(&mut device)
+        .map_err(|e| e.to_string())?;
     let guid = |from: usize| uuid(&id[from..from + 32]);
     let (disk_guid, part_guid) = (guid(0)?, guid(32)?);
     let mut disk = gpt::GptConfig::new()
@@ -85,8 +78,8 @@ fn partition(file: &std::fs::File, sectors: u64, esp: u64, id: &str) -> std::res
     let esp = gpt::partition::Partition {
         part_type_guid: gpt::partition_types::EFI,
         part_guid,
-        first_lba: FIRST,
-        last_lba: FIRST + esp / SECTOR - 1,
+        first_lba: START,
+        last_lba: START + esp / SECTOR - 1,
         flags: 0,
         name: "ZOS".into(),
     };
@@ -100,7 +93,14 @@ fn uuid<T: std::str::FromStr>(digits: &str) -> std::result::Result<T, String>
 where
     T::Err: std::fmt::Display,
 {
-    let text = format!("{}-{}-8{}-a{}-{}", &digits[..8], &digits[8..12], &digits[13..16], &digits[17..20], &digits[20..]);
+    let text = format!(
+        "{}-{}-8{}-a{}-{}",
+        &digits[..8],
+        &digits[8..12],
+        &digits[13..16],
+        &digits[17..20],
+        &digits[20..]
+    );
     text.parse().map_err(|e: T::Err| e.to_string())
 }
 
@@ -122,7 +122,7 @@ pub const CONF: &str = include_str!("zos.conf");
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read as _;
+    use std::io::{Cursor, Read as _};
 
     #[test]
     fn an_independent_reader_finds_files_and_partition() {
@@ -131,7 +131,7 @@ mod tests {
         write(&path, Arch::X86_64, b"a unified kernel image", CONF).unwrap();
         let disk = gpt::GptConfig::new().open(&path).unwrap();
         let esp = &disk.partitions()[&1];
-        assert_eq!((esp.part_type_guid.clone(), esp.first_lba), (gpt::partition_types::EFI, FIRST));
+        assert_eq!((esp.part_type_guid.clone(), esp.first_lba), (gpt::partition_types::EFI, START));
         let image = std::fs::read(&path).unwrap();
         let end = usize::try_from((esp.last_lba + 1) * SECTOR).unwrap();
         let space = image[1 << 20..end].to_vec();
@@ -161,7 +161,20 @@ mod tests {
     fn every_setting_of_the_stick_is_commented_out() {
         let settings = CONF.lines().filter(|l| !l.trim().is_empty() && !l.starts_with('#'));
         assert_eq!(settings.count(), 0);
-        for key in ["farm", "farmer", "mode", "nic", "vlan", "ip", "dns", "ntp", "console", "log", "disk.adopt", "identity"] {
+        for key in [
+            "farm",
+            "farmer",
+            "mode",
+            "nic",
+            "vlan",
+            "ip",
+            "dns",
+            "ntp",
+            "console",
+            "log",
+            "disk.adopt",
+            "identity",
+        ] {
             assert!(CONF.lines().any(|l| l.starts_with(&format!("#zos.{key} = "))), "{key}");
         }
     }

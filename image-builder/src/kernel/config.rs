@@ -25,7 +25,10 @@ pub fn parse(name: &str, text: &str) -> Result<Options> {
             if line.is_empty() || (line.starts_with('#') && !line.starts_with("# CONFIG_")) {
                 continue;
             }
-            return Err(Error::form(at(), "is no option (CONFIG_X=y, # CONFIG_X is not set) and no comment"));
+            return Err(Error::form(
+                at(),
+                "is no option (CONFIG_X=y, # CONFIG_X is not set) and no comment",
+            ));
         };
         let old = options.insert(key.to_owned(), value.to_owned());
         if old.as_deref().is_some_and(|old| old != value) {
@@ -85,7 +88,11 @@ mod tests {
 
     #[test]
     fn what_did_not_survive_is_named() {
-        let asked = parse("f", "CONFIG_A=y\nCONFIG_B=n\n# CONFIG_C is not set\nCONFIG_D=64\nCONFIG_E=\"x y\"").unwrap();
+        let asked = parse(
+            "f",
+            "CONFIG_A=y\nCONFIG_B=n\n# CONFIG_C is not set\nCONFIG_D=64\nCONFIG_E=\"x y\"",
+        )
+        .unwrap();
         let rows: [(&str, &[&str]); 4] = [
             ("CONFIG_A=y\nCONFIG_D=64\nCONFIG_E=\"x y\"", &[]),
             ("CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_D=64\nCONFIG_E=\"x y\"", &[]),
@@ -107,7 +114,14 @@ mod tests {
 
     #[test]
     fn slips_are_refused() {
-        for text in ["CONFIG_A", "CONFIG_A=", "config_a=y", "# CONFIG_A is not sett", "CONFIG_A=y\nCONFIG_A=n", "CONFIG_=y"] {
+        for text in [
+            "CONFIG_A",
+            "CONFIG_A=",
+            "config_a=y",
+            "# CONFIG_A is not sett",
+            "CONFIG_A=y\nCONFIG_A=n",
+            "CONFIG_=y",
+        ] {
             assert!(parse("f", text).is_err(), "{text:?}");
         }
         assert!(parse("f", "# a comment\n\nCONFIG_A=y\nCONFIG_A=y").is_ok());

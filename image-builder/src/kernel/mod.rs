@@ -157,7 +157,8 @@ pub fn build(project: &Project, fetcher: &Fetcher, arch: Arch, flavour: Flavour)
     }
     let dir = fetcher.cache.build(&pin.version);
     let source = unpack(fetcher, &name, arch, &dir)?;
-    let job = Job { arch, flavour, source, objects: dir.join(format!("{flavour}-{arch}")), fetcher };
+    let job =
+        Job { arch, flavour, source, objects: dir.join(format!("{flavour}-{arch}")), fetcher };
     let got = job.configure(&options)?;
     let lost = config::lost(&asked, &got);
     if !lost.is_empty() {
@@ -196,7 +197,9 @@ fn unpack(fetcher: &Fetcher, name: &str, arch: Arch, dir: &Path) -> Result<PathB
     let part = dir.join("source.part");
     let _ = std::fs::remove_dir_all(&part);
     make_dir(&part)?;
-    tool::output(Command::new("tar").arg("-xJf").arg(tar).args(["--strip-components=1", "-C"]).arg(&part))?;
+    tool::output(
+        Command::new("tar").arg("-xJf").arg(tar).args(["--strip-components=1", "-C"]).arg(&part),
+    )?;
     std::fs::rename(&part, &source).map_err(Error::io("write", &source))?;
     Ok(source)
 }
@@ -223,12 +226,21 @@ impl Job<'_> {
     fn compile(&self) -> Result<u64> {
         let (flavour, arch) = (self.flavour, self.arch);
         let counted = self.objects.join("objects.count");
-        let total = read_text(&counted).ok().and_then(|n| n.trim().parse().ok()).unwrap_or(flavour.objects());
-        let ccache = if tool::present("ccache") { "" } else { " (with ccache installed, the next one is quicker)" };
+        let total = read_text(&counted)
+            .ok()
+            .and_then(|n| n.trim().parse().ok())
+            .unwrap_or(flavour.objects());
+        let ccache = if tool::present("ccache") {
+            ""
+        } else {
+            " (with ccache installed, the next one is quicker)"
+        };
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         say(format!("{flavour} kernel: compiling about {total} objects on {cores} cores{ccache}"));
         if total > 3000 {
-            say("this happens once: on 2 cores about 25 minutes, less with more; later runs take it from the cache");
+            say(
+                "this happens once: on 2 cores about 25 minutes, less with more; later runs take it from the cache",
+            );
         }
         let mut meter = Meter::new(format!("{flavour} kernel"), "objects", total, Instant::now());
         let mut log = String::new();
@@ -247,7 +259,11 @@ impl Job<'_> {
         if meter.done() > total / 2 {
             write(&counted, meter.done().to_string().as_bytes())?;
         }
-        say(format!("{flavour} kernel: {} objects in {}", meter.done(), span(meter.elapsed(Instant::now()))));
+        say(format!(
+            "{flavour} kernel: {} objects in {}",
+            meter.done(),
+            span(meter.elapsed(Instant::now()))
+        ));
         Ok(meter.done())
     }
 
@@ -256,7 +272,8 @@ impl Job<'_> {
         let cache = self.fetcher.cache.root();
         let mut make = Command::new("make");
         make.current_dir(&self.source);
-        make.arg(format!("O={}", self.objects.display())).arg(format!("ARCH={}", self.arch.kernel()));
+        make.arg(format!("O={}", self.objects.display()))
+            .arg(format!("ARCH={}", self.arch.kernel()));
         let cross = self.arch.cross();
         if !cross.is_empty() {
             make.arg(format!("CROSS_COMPILE={cross}"));
@@ -269,7 +286,8 @@ impl Job<'_> {
         make.env("KBUILD_BUILD_TIMESTAMP", "@0").env("KBUILD_BUILD_VERSION", "1");
         make.env("KBUILD_BUILD_USER", "zos").env("KBUILD_BUILD_HOST", "zos").env("LC_ALL", "C");
         // Settings of the person who builds must not leak in.
-        for name in ["MAKEFLAGS", "CFLAGS", "KCFLAGS", "LDFLAGS", "KBUILD_OUTPUT", "CROSS_COMPILE"] {
+        for name in ["MAKEFLAGS", "CFLAGS", "KCFLAGS", "LDFLAGS", "KBUILD_OUTPUT", "CROSS_COMPILE"]
+        {
             make.env_remove(name);
         }
         make
@@ -279,11 +297,14 @@ impl Job<'_> {
     fn keep(&self, done: &Path, facts: &Facts) -> Result<()> {
         make_dir(done)?;
         let (_, image) = self.arch.kernel_image();
-        for (from, to) in [(image, "vmlinuz"), (".config", "config"), ("modules.builtin.modinfo", "modinfo")] {
+        for (from, to) in
+            [(image, "vmlinuz"), (".config", "config"), ("modules.builtin.modinfo", "modinfo")]
+        {
             let from = self.objects.join(from);
             std::fs::copy(&from, done.join(to)).map_err(Error::io("copy", &from))?;
         }
-        let text = serde_json::to_string_pretty(facts).map_err(|e| Error::form("facts.json", e.to_string()))?;
+        let text = serde_json::to_string_pretty(facts)
+            .map_err(|e| Error::form("facts.json", e.to_string()))?;
         write(&done.join("facts.json"), text.as_bytes())
     }
 }
