@@ -1,0 +1,177 @@
+//! A disk as plain data, and the image behind it: a sparse raw file.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+/// A disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// Its name in QEMU, and its serial number.
+    pub id: String,
+    /// The image.
+    pub path: PathBuf,
+    /// How it is attached.
+    pub interface: Interface,
+    /// Whether every read fails.
+    pub unreadable: bool,
+    /// Whether it is left out at the start, for [`crate::Machine::plug`].
+    pub unplugged: bool,
+}
+
+/// How a disk is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interface {
+    /// NVMe: solid state to Linux.
+    Nvme,
+    /// virtio-blk: rotational to Linux, in QEMU.
+    Virtio,
+    /// A USB stick.
+    Usb,
+}
+
+impl Disk {
+    /// An NVMe disk over an image that exists.
+    #[must_use]
+    pub fn new(id: &str, path: PathBuf) -> Self {
+        Self {
+            id: id.into(),
+            path,
+            interface: Interface::Nvme,
+            unreadable: false,
+            unplugged: false,
+        }
+    }
+
+    /// The same by another way.
+    #[must_use]
+    pub fn by(self, interface: Interface) -> Self {
+        Self { interface, ..self }
+    }
+
+    /// The same, each read of which fails with EIO.
+    #[must_use]
+    pub fn unreadable(self) -> Self {
+        Self { unreadable: true, ..self }
+    }
+
+    /// The same, not there yet when the machine starts.
+    #[must_use]
+    pub fn unplugged(self) -> Self {
+        Self { unplugged: true, ..self }
+    }
+
+    /// SHA-256 of the image. Only for one that no machine uses, or only reads.
+    pub fn hash(&self) -> Result<String> {
+        hash(&self.path)
+    }
+
+    /// Writes bytes into the image.
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        use std::os::unix::fs::FileExt as _;
+        let file = File::options().write(true).open(&self.path).context("open the disk image")?;
+        file.write_all_at(bytes, offset).context("write the disk image")
+    }
+
+    /// The block node, for `-blockdev` or `blockdev-add`.
+    #[must_use]
+    pub fn blockdev(&self) -> Value {
+        let file = json!({"driver": "file", "filename": self.path, "discard": "unmap"});
+        let below = if self.unreadable {
+            // blkdebug: every read that reaches it answers EIO (5), as often as it is tried.
+            let errors = json!([{"event": "none", "iotype": "read", "errno": 5, "once": false}]);
+            json!({"driver": "blkdebug", "image": file, "inject-error": errors})
+        } else {
+            file
+        };
+        json!({"driver": "raw", "node-name": self.id, "discard": "unmap", "file": below})
+    }
+
+    /// The device, for `-device` or `device_add`, on a bus of its own where plugging needs one.
+    #[must_use]
+    pub fn device(&self, bus: Option<&str>) -> Value {
+        let mut device = match self.interface {
+            Interface::Nvme => json!({"driver": "nvme", "serial": self.id}),
+            Interface::Virtio => json!({"driver": "virtio-blk-pci", "serial": self.id}),
+            Interface::Usb => {
+                json!({"driver": "usb-storage", "serial": self.id, "removable": true})
+            }
+        };
+        device["id"] = format!("disk-{}", self.id).into();
+        device["drive"] = self.id.clone().into();
+        if let Some(bus) = bus {
+            device["bus"] = bus.into();
+        }
+        device
+    }
+}
+
+/// Makes an empty image: all zeros, no blocks taken.
+pub fn create(path: &Path, size: u64) -> Result<()> {
+    let file = File::create(path).with_context(|| format!("make {}", path.display()))?;
+    file.set_len(size).context("size the disk image")
+}
+
+/// SHA-256 of a file in hex; holes cost no reading.
+pub fn hash(path: &Path) -> Result<String> {
+    let mut file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+    let mut sum = Sha256::new();
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        let read = file.read(&mut piece).context("read the disk image")?;
+        if read == 0 {
+            return Ok(sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
+        }
+        sum.update(&piece[..read]);
+    }
+}
+
+/// Copies an image, holes as holes.
+pub fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
+    let mut source = File::open(from).with_context(|| format!("open {}", from.display()))?;
+    let mut target = File::create(to).with_context(|| format!("make {}", to.display()))?;
+    let mut piece = vec![0; 1 << 20];
+    let mut size = 0;
+    loop {
+        let read = source.read(&mut piece).context("read the image")?;
+        if read == 0 {
+            return target.set_len(size).context("size the copy");
+        }
+        if piece[..read].iter().all(|&byte| byte == 0) {
+            use std::io::Seek as _;
+            target.seek(std::io::SeekFrom::Current(i64::try_from(read)?)).context("skip a hole")?;
+        } else {
+            target.write_all(&piece[..read]).context("write the copy")?;
+        }
+        size += read as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unreadable_disk_fails_each_read() {
+        let disk = Disk::new("a", "a.img".into()).unreadable();
+        let rule = &disk.blockdev()["file"]["inject-error"][0];
+        assert_eq!((&rule["iotype"], &rule["errno"]), (&json!("read"), &json!(5)));
+        assert_eq!(Disk::new("a", "a.img".into()).blockdev()["file"]["driver"], "file");
+    }
+
+    #[test]
+    fn a_copy_is_the_same_and_as_sparse() {
+        use std::os::unix::fs::MetadataExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        create(&a, 64 << 20).unwrap();
+        Disk::new("a", a.clone()).write_at(33 << 20, b"bytes in the middle").unwrap();
+        copy_sparse(&a, &b).unwrap();
+        assert_eq!(hash(&a).unwrap(), hash(&b).unwrap());
+        assert!(std::fs::metadata(&b).unwrap().blocks() * 512 < 4 << 20);
+    }
+}

@@ -1,0 +1,119 @@
+//! The hand inside a node: `zos-probe` on the second serial port, a line in, a line of JSON out.
+//!
+//! It is packed into an archive behind the image's own, with a service unit, and PID 1 starts it as any service. Nothing
+//! of it is in the image that we ship.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use image_builder::cpio::Mode;
+use serde_json::Value;
+
+use crate::programs;
+
+/// The service unit, as PID 1 reads it.
+const UNIT: &str = include_str!("../zos-probe/probe.toml");
+/// How long an answer may take.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// The files that an image with a probe has beside its own.
+pub fn files() -> Result<Vec<(&'static str, Mode, Vec<u8>)>> {
+    let program = programs::probe()?;
+    let bytes = std::fs::read(program).with_context(|| format!("read {}", program.display()))?;
+    Ok(vec![
+        ("bin/zos-probe", Mode::Program, bytes),
+        ("etc/zos/units/probe.toml", Mode::File, UNIT.into()),
+    ])
+}
+
+/// A line to the probe of one node.
+#[derive(Debug)]
+pub struct Probe {
+    stream: BufReader<UnixStream>,
+}
+
+impl Probe {
+    /// Connects, and waits until the probe answers.
+    pub fn connect(socket: &Path, patience: Duration) -> Result<Self> {
+        let stream = UnixStream::connect(socket).context("connect to the probe's serial port")?;
+        let mut probe = Self { stream: BufReader::new(stream) };
+        let end = Instant::now() + patience;
+        while Instant::now() < end {
+            // Before it runs, the port swallows or echoes; ask until the answer is the probe's.
+            if probe.ask("hello", Duration::from_secs(1)).is_ok_and(|answer| answer == "hello") {
+                return Ok(probe);
+            }
+        }
+        bail!("the probe does not answer in {} s", patience.as_secs())
+    }
+
+    /// Whether TCP connects from the node to an address.
+    pub fn connects(&mut self, to: SocketAddr) -> Result<bool> {
+        Ok(self.command(&format!("connect {to}"))?.as_bool() == Some(true))
+    }
+
+    /// `GET` from the node: the body.
+    pub fn get(&mut self, from: SocketAddr, path: &str) -> Result<String> {
+        self.text(&format!("http {from} {path}"))
+    }
+
+    /// Kills (SIGKILL) the daemon or program of a name; gives how many processes.
+    pub fn kill(&mut self, name: &str) -> Result<u64> {
+        self.command(&format!("kill {name}"))?.as_u64().context("the probe tells no number")
+    }
+
+    /// A file of the node.
+    pub fn read(&mut self, path: &str) -> Result<String> {
+        self.text(&format!("cat {path}"))
+    }
+
+    /// Every process: `{"pid", "name", "pss", "private"}`, memory in KiB.
+    pub fn processes(&mut self) -> Result<Vec<Value>> {
+        self.command("pss")?.as_array().cloned().context("the probe tells no list")
+    }
+
+    /// Runs a program of the node to its end: `{"code", "output", "millis"}`.
+    pub fn run(&mut self, command: &str) -> Result<Value> {
+        self.command(&format!("run {command}"))
+    }
+
+    fn text(&mut self, command: &str) -> Result<String> {
+        Ok(self.command(command)?.as_str().context("the probe tells no text")?.to_owned())
+    }
+
+    fn command(&mut self, command: &str) -> Result<Value> {
+        self.ask(command, ANSWER).with_context(|| format!("ask the probe: {command}"))
+    }
+
+    fn ask(&mut self, command: &str, patience: Duration) -> Result<Value> {
+        let end = Instant::now() + patience;
+        writeln!(self.stream.get_mut(), "{command}").context("write to the probe")?;
+        let mut line = Vec::new();
+        loop {
+            let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            self.stream.get_ref().set_read_timeout(Some(left)).context("bound a read")?;
+            self.stream.read_until(b'\n', &mut line).context("read from the probe")?;
+            let answer: Value = match serde_json::from_slice(&line) {
+                Ok(answer @ Value::Object(_)) => answer,
+                // An echo, or noise of the firmware.
+                _ if line.ends_with(b"\n") => {
+                    line.clear();
+                    continue;
+                }
+                _ => bail!("the probe's line is cut off"),
+            };
+            if answer["command"] != command {
+                line.clear();
+                continue;
+            }
+            if let Some(error) = answer["error"].as_str() {
+                bail!("{error}");
+            }
+            return Ok(answer["ok"].clone());
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! The programs that tests call: `zos` for this machine, the probe (static) for the node. Built once, by cargo.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+
+use crate::image::project;
+
+const STATIC: &str = "x86_64-unknown-linux-musl";
+
+/// The command line of twins.
+pub fn zos() -> Result<&'static Path> {
+    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    once(&BUILT, || build("zos", &[], &["debug", "zos"]))
+}
+
+/// The hand inside a node.
+pub fn probe() -> Result<&'static Path> {
+    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    once(&BUILT, || {
+        build("zos-probe", &["--release", "--target", STATIC], &[STATIC, "release", "zos-probe"])
+    })
+}
+
+type Once = OnceLock<std::result::Result<PathBuf, String>>;
+
+fn once(built: &'static Once, build: impl FnOnce() -> Result<PathBuf>) -> Result<&'static Path> {
+    let built = built.get_or_init(|| build().map_err(|error| format!("{error:#}")));
+    built.as_deref().map_err(|error| anyhow!("{error}"))
+}
+
+fn build(package: &str, flags: &[&str], place: &[&str]) -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .current_dir(project())
+        .args(["build", "--quiet", "--locked", "--package", package, "--bin", package])
+        .args(flags)
+        .output()
+        .with_context(|| format!("run cargo for {package}"))?;
+    ensure!(
+        output.status.success(),
+        "cargo can't build {package}:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| project().join("target"), PathBuf::from);
+    Ok(place.iter().fold(target, |path, part| path.join(part)))
+}

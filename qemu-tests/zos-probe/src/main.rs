@@ -1,0 +1,82 @@
+//! A hand inside a node under test: lines of commands on the second serial port, a line of JSON for each.
+//!
+//! ```text
+//!  hello                      connect IP:PORT        kill NAME      pss
+//!  cat PATH                   http IP:PORT PATH      run PROGRAM ARGUMENTS
+//!  ─▶ {"command": "...", "ok": ...}  or  {"command": "...", "error": "..."}
+//! ```
+//!
+//! It is root and has no lock on it: tests add it to an image; the image that we ship has none.
+#![forbid(unsafe_code)]
+
+mod process;
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+use serde_json::{Value, json};
+
+const PORT: &str = "/dev/ttyS1";
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn main() -> Result<()> {
+    let mut port = File::options()
+        .read(true)
+        .write(true)
+        .open(PORT)
+        .with_context(|| format!("open {PORT}"))?;
+    let mut modes = tcgetattr(&port).context("read the port's modes")?;
+    modes.make_raw();
+    tcsetattr(&port, OptionalActions::Now, &modes).context("make the port raw")?;
+    for line in BufReader::new(port.try_clone().context("share the port")?).lines() {
+        let Ok(line) = line else { continue };
+        let command = line.trim();
+        let mut answer = match obey(command) {
+            Ok(value) => json!({"ok": value}),
+            Err(error) => json!({"error": format!("{error:#}")}),
+        };
+        answer["command"] = command.into();
+        writeln!(port, "{answer}").context("answer")?;
+    }
+    Ok(())
+}
+
+fn obey(command: &str) -> Result<Value> {
+    let (verb, rest) = command.split_once(' ').unwrap_or((command, ""));
+    match verb {
+        "hello" => Ok("hello".into()),
+        "connect" => Ok(TcpStream::connect_timeout(&rest.parse()?, PATIENCE).is_ok().into()),
+        "http" => {
+            let (to, path) = rest.split_once(' ').context("http IP:PORT PATH")?;
+            Ok(get(to.parse()?, path)?.into())
+        }
+        "cat" => {
+            let bytes = std::fs::read(rest).with_context(|| format!("read {rest}"))?;
+            Ok(String::from_utf8_lossy(&bytes).into())
+        }
+        "kill" => process::kill(rest),
+        "pss" => process::all(),
+        "run" => process::run(rest),
+        _ => bail!("no such command"),
+    }
+}
+
+fn get(to: SocketAddr, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE).context("connect")?;
+    // The other side may itself try a connection before it answers.
+    stream.set_read_timeout(Some(4 * PATIENCE)).context("bound a read")?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n")
+        .context("ask")?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).context("read the answer")?;
+    let text = String::from_utf8_lossy(&bytes);
+    let (head, body) = text.split_once("\r\n\r\n").context("no HTTP answer")?;
+    match head.split(' ').nth(1) {
+        Some("200") => Ok(body.to_owned()),
+        other => bail!("status {}: {body}", other.unwrap_or("none")),
+    }
+}
