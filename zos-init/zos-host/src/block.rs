@@ -12,7 +12,9 @@ use std::path::PathBuf;
 use crate::SysRoot;
 use crate::error::Result;
 
+mod partition;
 mod uevent;
+pub use partition::add_partition;
 pub use uevent::{Uevent, Uevents};
 
 /// What kind of block device it is, by its driver's name.

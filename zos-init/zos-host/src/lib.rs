@@ -22,6 +22,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod cmdline;
 pub mod dm;
+pub mod entropy;
 pub mod error;
 pub mod evdev;
 pub mod kmsg;

@@ -291,3 +291,37 @@ pub fn reap() -> Option<(i32, Exit)> {
         return Some((pid.as_raw_nonzero().get(), exit));
     }
 }
+
+/// A pipe for a child's output: its reading end doesn't block, its writing end does; neither is inherited.
+/// `owner` may open it again by `/proc/self/fd`.
+pub fn output_pipe(owner: u32) -> Result<(OwnedFd, OwnedFd)> {
+    use rustix::fs::{OFlags, fcntl_setfl};
+    use rustix::pipe::{PipeFlags, pipe_with};
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).during("make", "pipe")?;
+    fcntl_setfl(&reader, OFlags::NONBLOCK).during("set up", "pipe")?;
+    let (user, group) = (rustix::fs::Uid::from_raw(owner), rustix::fs::Gid::from_raw(owner));
+    rustix::fs::fchown(&writer, Some(user), Some(group)).during("give away", "pipe")?;
+    Ok((reader, writer))
+}
+
+/// Reads what a pipe holds now, a page at most: `None` when there is nothing yet, an empty list at its end
+/// (or when it fails, which is its end as well).
+#[must_use]
+pub fn read_some(pipe: &OwnedFd) -> Option<Vec<u8>> {
+    let mut buffer = [0; 4096];
+    match rustix::io::read(pipe, &mut buffer) {
+        Ok(length) => Some(buffer[..length].to_vec()),
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => None,
+        Err(_) => Some(Vec::new()),
+    }
+}
+
+/// Kills every process but PID 1, which must be the caller.
+pub fn kill_everything() {
+    use rustix::process::{Signal, getpid};
+    if getpid().as_raw_nonzero().get() == 1 {
+        // There is always at least a kernel thread to refuse it; what remains is seen by the caller.
+        // SAFETY: kill with -1 touches no memory.
+        let _ = unsafe { libc::kill(-1, Signal::KILL.as_raw()) };
+    }
+}

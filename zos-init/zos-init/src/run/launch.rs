@@ -1,0 +1,325 @@
+//! From a unit to a process: cgroup, descriptors, environment, fence; and the tidying after it.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use zos_host::activation::FIRST_FD;
+use zos_host::cgroup::Cgroup;
+use zos_host::kmsg::Level;
+use zos_host::poll::Interest;
+use zos_host::process::{Capabilities, Program, Resource, Root, Spawn, c_string};
+use zos_host::{Context, Error, Result, SysRoot, clock, mount, process};
+
+use super::output::{Lines, Output};
+use super::{Live, Node, Token, Transient};
+use crate::boot::machine;
+use crate::log;
+use crate::supervise::UnitId;
+use crate::unit::{Ready, Service, user};
+
+/// Bytes of output that are taken from one pipe before others get their turn.
+const TURN: usize = 64 << 10;
+
+/// Binds a service's socket; whoever stands there is replaced. Callers are told apart by their credentials,
+/// so anyone may connect.
+pub(super) fn bind(path: &str) -> Result<OwnedFd> {
+    let _ = fs::remove_file(path);
+    let listener = UnixListener::bind(path).during("bind", path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666)).during("open up", path)?;
+    Ok(listener.into())
+}
+
+impl Node {
+    /// Starts a unit's process and gives its pid.
+    pub(super) fn launch(&mut self, id: UnitId) -> Result<i32> {
+        if let Some(transient) = self.transients.get_mut(&id) {
+            // The descriptors are the unit's alone from here on.
+            let descriptors = std::mem::take(&mut transient.descriptors);
+            self.launch_transient(id, &descriptors)
+        } else {
+            self.launch_service(id)
+        }
+    }
+
+    fn launch_service(&mut self, id: UnitId) -> Result<i32> {
+        let service = self.services.get(&id).ok_or_else(|| unknown(id))?;
+        let group = machine::service_cgroup(&service.name)?;
+        give_devices(service);
+        let runtime_dir = runtime_dir(service)?;
+        let mut environment = vec![
+            "PATH=/bin".to_owned(),
+            format!("ZOS_UNIT={}", service.name),
+            format!("RUNTIME_DIRECTORY={runtime_dir}"),
+        ];
+        environment.extend(service.env.iter().map(|(key, value)| format!("{key}={value}")));
+
+        let (output, output_end) = process::output_pipe(service.user)?;
+        let mut descriptors = vec![(output_end.as_fd(), 1), (output_end.as_fd(), 2)];
+        let mut next: RawFd = FIRST_FD;
+        if let Some(socket) = self.sockets.get(&id) {
+            environment.extend(["LISTEN_FDS=1".to_owned(), "LISTEN_FDNAMES=varlink".to_owned()]);
+            descriptors.push((socket.as_fd(), next));
+            next += 1;
+        }
+        let ready = match service.rules.ready {
+            Ready::Started => None,
+            Ready::Told => Some(process::output_pipe(service.user)?),
+        };
+        if let Some((_, end)) = &ready {
+            environment.push(format!("ZOS_READY_FD={next}"));
+            descriptors.push((end.as_fd(), next));
+        }
+        let group_fd = group.open()?;
+        let child = Spawn {
+            program: Program::Path(c_string(&service.exec[0])?),
+            arguments: service.exec.iter().map(c_string).collect::<Result<_>>()?,
+            environment: environment.iter().map(c_string).collect::<Result<_>>()?,
+            listen_pid: self.sockets.contains_key(&id),
+            descriptors: with_null(&self.null, descriptors),
+            cgroup: Some(group_fd.as_fd()),
+            user: service.user,
+            group: service.user,
+            capabilities: service.capabilities,
+            limits: vec![(Resource::Core, 0), (Resource::Files, 65_536)],
+            namespaces: Vec::new(),
+            root: Root::Inherited,
+        }
+        .start()?;
+        let name = service.name.clone();
+        let ready = ready.map(|(pipe, _)| pipe);
+        if let Some(ready) = &ready {
+            self.poll.add(ready, Token::Ready(id.0).number(), Interest::READ)?;
+        }
+        let pid = child.pid;
+        let live = Live { child, ready, oom_kills_before: group.oom_kills() };
+        self.live.insert(id, live);
+        self.listen_to(id, name, output)?;
+        Ok(pid)
+    }
+
+    fn launch_transient(&mut self, id: UnitId, given: &[(String, OwnedFd)]) -> Result<i32> {
+        let transient = self.transients.get(&id).ok_or_else(|| unknown(id))?;
+        let template = self.templates.get(&transient.template).ok_or_else(|| unknown(id))?;
+        let group = machine::twin_cgroup(&transient.twin)?.child(&transient.name)?;
+        limit(&group, transient);
+
+        let program = fs::File::open(&template.exec[0]).during("open", &template.exec[0])?;
+        let arguments = template.exec.iter().chain(&transient.arguments);
+        let names: Vec<&str> = given.iter().map(|(name, _)| name.as_str()).collect();
+        let environment =
+            [format!("LISTEN_FDS={}", given.len()), format!("LISTEN_FDNAMES={}", names.join(":"))];
+        let user = template.first_user + transient.slot;
+        let (output, output_end) = process::output_pipe(user)?;
+        let mut descriptors = vec![(output_end.as_fd(), 1), (output_end.as_fd(), 2)];
+        descriptors
+            .extend(given.iter().zip(FIRST_FD..).map(|((_, fd), number)| (fd.as_fd(), number)));
+        let root = if template.empty_root {
+            Root::Empty { stage: c_string("/tmp")?, detach: outermost_mounts()? }
+        } else {
+            Root::Inherited
+        };
+        let group_fd = group.open()?;
+        let child = Spawn {
+            program: Program::Descriptor(program.into()),
+            arguments: arguments.map(c_string).collect::<Result<_>>()?,
+            environment: environment.iter().map(c_string).collect::<Result<_>>()?,
+            listen_pid: true,
+            descriptors: with_null(&self.null, descriptors),
+            cgroup: Some(group_fd.as_fd()),
+            user,
+            group: user,
+            capabilities: Capabilities::NONE,
+            limits: template.limits.clone(),
+            namespaces: template.namespaces.clone(),
+            root,
+        }
+        .start()?;
+        self.share_cores(&transient.twin, child.pid);
+        let pid = child.pid;
+        let name = format!("{}/{}", transient.template, transient.name);
+        let live = Live { child, ready: None, oom_kills_before: group.oom_kills() };
+        self.live.insert(id, live);
+        self.listen_to(id, name, output)?;
+        Ok(pid)
+    }
+
+    /// Processes of one twin may run beside each other on a core, and beside nobody else's.
+    fn share_cores(&self, twin: &str, pid: i32) {
+        let Some(cores) = &self.cores else { return };
+        let mut twins = self.transients.iter().filter(|(_, other)| other.twin == twin);
+        let member = twins.find_map(|(id, _)| Some(self.live.get(id)?.child.pid));
+        let done = match member {
+            Some(member) => cores.join(pid, member),
+            None => cores.create(pid),
+        };
+        if let Err(error) = done {
+            log::line(Level::Warning, &error.line());
+        }
+    }
+
+    fn listen_to(&mut self, unit: UnitId, name: String, pipe: OwnedFd) -> Result<()> {
+        let number = self.next_output;
+        self.next_output = self.next_output.wrapping_add(1);
+        self.poll.add(&pipe, Token::Output(number).number(), Interest::READ)?;
+        let lines = Lines::new(clock::boottime_millis());
+        self.outputs.insert(number, Output { unit, name, pipe, lines });
+        Ok(())
+    }
+
+    /// Forwards what a process printed.
+    pub(super) fn output(&mut self, number: u32) {
+        let Some(output) = self.outputs.get_mut(&number) else { return };
+        let mut taken = 0;
+        while taken < TURN {
+            let now = clock::boottime_millis();
+            let (lines, ended) = match process::read_some(&output.pipe) {
+                None => return,
+                Some(bytes) if bytes.is_empty() => (output.lines.end(now), true),
+                Some(bytes) => {
+                    taken += bytes.len();
+                    (output.lines.push(now, &bytes), false)
+                }
+            };
+            for (level, line) in lines {
+                log::tagged(level, &output.name, &line);
+            }
+            if ended {
+                self.outputs.remove(&number);
+                return;
+            }
+        }
+    }
+
+    /// Forwards what a process printed before it ended.
+    pub(super) fn drain(&mut self, unit: UnitId) {
+        let of_unit = |(number, output): (&u32, &Output)| (output.unit == unit).then_some(*number);
+        let numbers: Vec<u32> = self.outputs.iter().filter_map(of_unit).collect();
+        for number in numbers {
+            self.output(number);
+        }
+    }
+
+    pub(super) fn cgroup(&self, unit: UnitId) -> Option<Cgroup> {
+        if let Some(service) = self.services.get(&unit) {
+            return machine::service_cgroup(&service.name).ok();
+        }
+        let transient = self.transients.get(&unit)?;
+        machine::twin_cgroup(&transient.twin).ok()?.child(&transient.name).ok()
+    }
+
+    pub(super) fn signal(&mut self, unit: UnitId, signal: i32) {
+        if let Some(live) = self.live.get(&unit)
+            && let Err(error) = live.child.signal(signal)
+        {
+            log::line(Level::Warning, &error.line());
+        }
+    }
+
+    /// Kills everything in a unit's cgroup; where that fails, at least its process.
+    pub(super) fn kill(&mut self, unit: UnitId) {
+        const SIGKILL: i32 = 9;
+        if self.cgroup(unit).is_none_or(|group| group.kill().is_err()) {
+            self.signal(unit, SIGKILL);
+        }
+    }
+
+    /// A process has ended: nothing of it may run on.
+    pub(super) fn tidy(&mut self, unit: UnitId) {
+        if let Some(group) = self.cgroup(unit).filter(Cgroup::populated) {
+            let _ = group.kill();
+        }
+    }
+
+    /// A transient unit is acknowledged: its cgroup goes, and its twin's if that was the last.
+    pub(super) fn forget(&mut self, unit: UnitId) {
+        let Some(transient) = self.transients.remove(&unit) else { return };
+        if let Ok(twin) = machine::twin_cgroup(&transient.twin) {
+            let group = Cgroup::at(twin.path().join(&transient.name));
+            // What was killed may take a moment to leave.
+            let gone = || group.remove().is_ok();
+            let waited = (0..50).any(|_| {
+                gone() || {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                    false
+                }
+            });
+            if !waited {
+                log::line(Level::Warning, &format!("cgroup {} stays", group.path().display()));
+            }
+            let _ = twin.remove();
+        }
+    }
+}
+
+/// The service's user may open its devices.
+fn give_devices(service: &Service) {
+    for device in &service.devices {
+        let given = chown(device, Some(service.user), Some(service.user))
+            .and_then(|()| fs::set_permissions(device, fs::Permissions::from_mode(0o660)));
+        if let Err(error) = given {
+            log::line(Level::Info, &format!("{}: no {device}: {error}", service.name));
+        }
+    }
+}
+
+/// `/run/zos/<user>`, where a service keeps what it must find again after a restart.
+fn runtime_dir(service: &Service) -> Result<String> {
+    let path = format!("/run/zos/{}", user::name(service.user).unwrap_or("root"));
+    match fs::create_dir(&path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error).during("create", path),
+    }
+    chown(&path, Some(service.user), Some(service.user)).during("give away", &path)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).during("open up", &path)?;
+    Ok(path)
+}
+
+fn limit(group: &Cgroup, transient: &Transient) {
+    let limits = &transient.limits;
+    let files = [
+        ("memory.max", limits.memory),
+        ("cpu.weight", limits.cpu_weight.map(|weight| weight.clamp(1, 10_000))),
+        ("pids.max", limits.pids),
+    ];
+    for (file, value) in files {
+        let Some(value) = value else { continue };
+        if let Err(error) = group.set(file, &value.to_string()) {
+            log::line(Level::Warning, &error.line());
+        }
+    }
+    // Half a VM is none.
+    let _ = group.set("memory.oom.group", "1");
+    let _ = group.set("memory.swap.max", "0");
+}
+
+/// Mount points directly on the root, which a jail lets go: it must keep no disk busy.
+fn outermost_mounts() -> Result<Vec<std::ffi::CString>> {
+    let mounts = mount::list(&SysRoot::host())?;
+    let on_root = |target: &Path| target.parent().is_some();
+    let mut found: Vec<&Path> = Vec::new();
+    for mount in &mounts {
+        let target = mount.target.as_path();
+        if on_root(target) && !found.iter().any(|outer| target.starts_with(outer)) {
+            found.push(target);
+        }
+    }
+    found.into_iter().map(c_string).collect()
+}
+
+fn with_null<'a>(
+    null: &'a fs::File,
+    mut descriptors: Vec<(BorrowedFd<'a>, RawFd)>,
+) -> Vec<(BorrowedFd<'a>, RawFd)> {
+    debug_assert!(null.as_raw_fd() >= 0);
+    descriptors.insert(0, (null.as_fd(), 0));
+    descriptors
+}
+
+fn unknown(id: UnitId) -> Error {
+    Error::invalid("start", format_args!("unit {}", id.0), "nobody knows it")
+}

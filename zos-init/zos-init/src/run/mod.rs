@@ -1,0 +1,311 @@
+//! The loop around the supervisor's core: descriptors in, events to the core, its actions out.
+//!
+//! ```text
+//!  signalfd  SIGCHLD ─ reap ─┐                    ┌─▶ Spawn    clone3 into a cgroup
+//!  timerfd ──────────────────┤   Supervisor       ├─▶ Signal, Kill, Tidy
+//!  ready pipes ──────────────┼─▶ handle(now, ..) ─┤
+//!  power button, uevents ────┤                    ├─▶ Note     kernel log
+//!  org.zos.Init ─────────────┘                    └─▶ Changed  those who watch
+//!  output pipes ─▶ lines ─▶ kernel log
+//! ```
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use zos_host::evdev::PowerButton;
+use zos_host::kmsg::Level;
+use zos_host::poll::{Happened, Interest, Poll, Signals, Timer};
+use zos_host::power::{self, End};
+use zos_host::process::{self, Child, CoreGroup};
+use zos_host::{Context, Error, Result, SysRoot, block::Uevents, clock, entropy, evdev};
+
+use crate::boot::Boot;
+use crate::control::Control;
+use crate::log;
+use crate::supervise::{Action, Ended, Event, Supervisor, UnitId};
+use crate::unit::{Service, Template, Units};
+use output::Output;
+pub(crate) use request::{RequestError, Start};
+pub(crate) use token::Token;
+
+mod launch;
+mod output;
+mod request;
+mod token;
+
+const SIGINT: i32 = 2;
+const SIGQUIT: i32 = 3;
+const SIGTERM: i32 = 15;
+const SIGCHLD: i32 = 17;
+
+/// A started process and what PID 1 holds for it.
+#[derive(Debug)]
+struct Live {
+    child: Child,
+    /// Its end of the pipe by which it says that it is ready.
+    ready: Option<OwnedFd>,
+    /// Memory kills that its cgroup had counted before it.
+    oom_kills_before: u64,
+}
+
+/// A transient unit's facts, from its start until it is acknowledged.
+#[derive(Debug)]
+struct Transient {
+    template: String,
+    twin: String,
+    /// `<deployment>.<workload>`: its cgroup.
+    name: String,
+    slot: u32,
+    limits: request::Limits,
+    arguments: Vec<String>,
+    /// Names and descriptors; gone once it runs.
+    descriptors: Vec<(String, OwnedFd)>,
+}
+
+/// Everything that PID 1 holds while the node runs.
+pub(crate) struct Node {
+    pub(crate) boot: Boot,
+    pub(crate) supervisor: Supervisor,
+    templates: HashMap<String, Template>,
+    services: HashMap<UnitId, Service>,
+    sockets: HashMap<UnitId, OwnedFd>,
+    transients: HashMap<UnitId, Transient>,
+    live: HashMap<UnitId, Live>,
+    outputs: HashMap<u32, Output>,
+    next_output: u32,
+    buttons: HashMap<u32, PowerButton>,
+    next_button: u32,
+    cores: Option<CoreGroup>,
+    null: File,
+    poll: Poll,
+    finish: Option<End>,
+    settled: bool,
+    pub(crate) changed: bool,
+}
+
+/// Runs the node until everything is stopped; says what comes then.
+pub(crate) fn run(boot: Boot, units: Units) -> Result<End> {
+    let poll = Poll::new()?;
+    let signals = Signals::take(&[SIGCHLD, SIGTERM, SIGINT, SIGQUIT])?;
+    let timer = Timer::new()?;
+    let uevents = Uevents::open();
+    let mut control = Control::open(&poll)?;
+    poll.add(&signals, Token::Signals.number(), Interest::READ)?;
+    poll.add(&timer, Token::Timer.number(), Interest::READ)?;
+    if let Ok(uevents) = &uevents {
+        poll.add(uevents, Token::Uevents.number(), Interest::READ)?;
+    }
+    if let Err(error) = power::catch_ctrl_alt_del() {
+        log::line(Level::Warning, &error.line());
+    }
+
+    let mut node = Node::new(boot, units, poll)?;
+    node.find_buttons();
+    node.boot.end_phase("loop");
+    node.event(Event::Begin);
+    loop {
+        if let Some(end) = node.finish {
+            return Ok(end);
+        }
+        if !node.settled && node.supervisor.settled() {
+            node.settled = true;
+            node.boot.end_phase("services");
+        }
+        if std::mem::take(&mut node.changed) {
+            control.units_changed(&mut node);
+        }
+        timer.set(node.supervisor.next_time())?;
+        for happened in node.poll.wait()? {
+            match Token::of(happened.token) {
+                Some(Token::Signals) => node.signals(&signals),
+                Some(Token::Timer) => {
+                    timer.clear();
+                    node.event(Event::Time);
+                }
+                Some(Token::Uevents) => {
+                    if let Ok(uevents) = &uevents {
+                        node.uevents(uevents);
+                    }
+                }
+                Some(Token::Button(number)) => node.button(number),
+                Some(Token::Ready(unit)) => node.ready(UnitId(unit)),
+                Some(Token::Output(number)) => node.output(number),
+                Some(Token::Listener) => control.accept(&node.poll),
+                Some(Token::Connection(number)) => control.serve(number, happened, &mut node),
+                None => {}
+            }
+        }
+    }
+}
+
+impl Node {
+    fn new(boot: Boot, units: Units, poll: Poll) -> Result<Self> {
+        let cores = CoreGroup::supported();
+        if let Err(error) = &cores {
+            log::line(Level::Info, &format!("no core scheduling between twins: {}", error.line()));
+        }
+        let mut node = Self {
+            boot,
+            supervisor: Supervisor::default(),
+            templates: units.templates.into_iter().collect(),
+            services: HashMap::new(),
+            sockets: HashMap::new(),
+            transients: HashMap::new(),
+            live: HashMap::new(),
+            outputs: HashMap::new(),
+            next_output: 0,
+            buttons: HashMap::new(),
+            next_button: 0,
+            cores: cores.ok(),
+            null: File::options()
+                .read(true)
+                .write(true)
+                .open("/dev/null")
+                .during("open", "/dev/null")?,
+            poll,
+            finish: None,
+            settled: false,
+            changed: false,
+        };
+        for problem in &units.problems {
+            node.boot.fault("unit", &problem.to_string());
+        }
+        if units.services.is_empty() {
+            return Err(Error::invalid("load", "units", "there is no service to start"));
+        }
+        let now = clock::boottime_millis();
+        for service in units.services {
+            let broken = node.broken(&service.exec[0]);
+            let id = node.supervisor.add_service(now, &service.name, service.rules.clone(), broken);
+            if let Some(path) = &service.socket {
+                match launch::bind(path) {
+                    Ok(socket) => drop(node.sockets.insert(id, socket)),
+                    Err(error) => node.boot.fault("socket", &error.line()),
+                }
+            }
+            node.services.insert(id, service);
+        }
+        Ok(node)
+    }
+
+    /// Why a program of the image must not be executed, if so.
+    fn broken(&self, program: &str) -> Option<String> {
+        self.boot.corrupt.get(program).map(|what| format!("{program} {what}"))
+    }
+
+    /// Gives an event to the core and does what it says, and what follows from that.
+    pub(crate) fn event(&mut self, event: Event) {
+        let actions = self.supervisor.handle(clock::boottime_millis(), event);
+        self.perform(actions);
+    }
+
+    pub(crate) fn perform(&mut self, actions: Vec<Action>) {
+        let mut actions = VecDeque::from(actions);
+        while let Some(action) = actions.pop_front() {
+            match action {
+                Action::Spawn(unit) => {
+                    let pid = self.launch(unit).map_err(|error| error.line());
+                    let event = Event::Launched { unit, pid, jitter: jitter() };
+                    actions.extend(self.supervisor.handle(clock::boottime_millis(), event));
+                }
+                Action::Signal(unit, signal) => self.signal(unit, signal),
+                Action::Kill(unit) => self.kill(unit),
+                Action::Tidy(unit) => self.tidy(unit),
+                Action::Forget(unit) => self.forget(unit),
+                Action::Note(level, text) => log::line(level, &text),
+                Action::Changed => self.changed = true,
+                Action::Finish(end) => self.finish = Some(end),
+            }
+        }
+    }
+
+    fn signals(&mut self, signals: &Signals) {
+        while let Ok(Some(signal)) = signals.signal() {
+            let down = |end, why: &str| Event::Down { end, why: why.to_owned() };
+            match signal {
+                SIGCHLD => self.reap(),
+                SIGTERM => self.event(down(End::Poweroff, "SIGTERM")),
+                SIGINT => self.event(down(End::Reboot, "ctrl-alt-del")),
+                // The way of a panic can be walked on a real node, by a developer only.
+                SIGQUIT if self.boot.settings.get("mode") == Some("dev") => {
+                    panic!("asked for by SIGQUIT")
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes every process that ended: ours are told to the core, orphans just go.
+    fn reap(&mut self) {
+        while let Some((pid, exit)) = process::reap() {
+            let found = self.live.iter().find(|(_, live)| live.child.pid == pid).map(|(id, _)| *id);
+            let Some(unit) = found else { continue };
+            self.drain(unit);
+            let Some(live) = self.live.remove(&unit) else { continue };
+            let unreached = live.child.failure().map(|(step, why)| format!("{step} failed: {why}"));
+            let kills = self.cgroup(unit).map_or(0, |group| group.oom_kills());
+            let how = Ended { exit, oom: kills > live.oom_kills_before, unreached };
+            self.event(Event::Ended { unit, how, jitter: jitter() });
+        }
+    }
+
+    fn ready(&mut self, unit: UnitId) {
+        let Some(live) = self.live.get_mut(&unit) else { return };
+        let Some(pipe) = &live.ready else { return };
+        let Some(said) = process::read_some(pipe) else { return };
+        // A newline, or the end without one: either way the pipe has done its work.
+        let newline = said.contains(&b'\n');
+        let _ = self.poll.remove(pipe);
+        live.ready = None;
+        if newline {
+            self.event(Event::Ready { unit });
+        }
+    }
+
+    fn uevents(&mut self, uevents: &Uevents) {
+        let mut inputs = false;
+        while let Ok(Some(event)) = uevents.event() {
+            inputs |= event.lost() || event.get("SUBSYSTEM") == Some("input");
+        }
+        if inputs {
+            self.find_buttons();
+        }
+    }
+
+    fn find_buttons(&mut self) {
+        for name in evdev::power_buttons(&SysRoot::host()).unwrap_or_default() {
+            if self.buttons.values().any(|button| button.name == name) {
+                continue;
+            }
+            // The node may appear a moment after the news of it; then more news comes.
+            let Ok(button) = PowerButton::open(&name) else { continue };
+            let number = self.next_button;
+            if self.poll.add(&button, Token::Button(number).number(), Interest::READ).is_ok() {
+                self.next_button += 1;
+                self.buttons.insert(number, button);
+            }
+        }
+    }
+
+    fn button(&mut self, number: u32) {
+        match self.buttons.get_mut(&number).map(PowerButton::pressed) {
+            Some(Ok(true)) => {
+                self.event(Event::Down { end: End::Poweroff, why: "power button".to_owned() });
+            }
+            Some(Err(_)) => drop(self.buttons.remove(&number)),
+            Some(Ok(false)) | None => {}
+        }
+    }
+
+    pub(crate) fn poll(&self) -> &Poll {
+        &self.poll
+    }
+}
+
+fn jitter() -> u16 {
+    u16::try_from(entropy::number() % 1000).unwrap_or(0)
+}
+
+/// Keeps the type's name short where connections are served.
+pub(crate) type Readiness = Happened;

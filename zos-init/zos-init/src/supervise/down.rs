@@ -1,0 +1,83 @@
+//! The ordered way down: VMs, then services in reverse order.
+
+use zos_host::kmsg::Level;
+use zos_host::power::End;
+
+use super::{Action, Kind, Millis, State, Supervisor};
+
+/// The node goes down.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Down {
+    end: End,
+    stage: Stage,
+}
+
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+enum Stage {
+    /// Transient units were told to stop.
+    Transients,
+    /// Services stop, each when nobody is left that starts after it.
+    Services,
+    /// `Action::Finish` was given.
+    Finished,
+}
+
+impl Supervisor {
+    /// Starts the way down. A second wish changes how it ends, and nothing else.
+    pub(super) fn go_down(&mut self, now: Millis, end: End, why: &str, actions: &mut Vec<Action>) {
+        if let Some(down) = &mut self.down {
+            down.end = end;
+            return;
+        }
+        actions.push(Action::Note(Level::Notice, format!("going down for {end:?}: {why}")));
+        self.down = Some(Down { end, stage: Stage::Transients });
+        for unit in &mut self.units {
+            match (unit.kind, &unit.state) {
+                (Kind::Transient, _) => unit.stop(now, unit.rules.stop_timeout, false, actions),
+                (Kind::Service, State::Waiting | State::Backoff { .. }) => {
+                    unit.enter(now, State::Exited);
+                }
+                (Kind::Service, _) => {}
+            }
+        }
+        actions.push(Action::Changed);
+    }
+
+    /// Takes the next steps that are due.
+    pub(super) fn further_down(&mut self, now: Millis, actions: &mut Vec<Action>) {
+        let Some(Down { end, stage }) = self.down else { return };
+        let live = |supervisor: &Self, kind: Kind| {
+            supervisor.units.iter().any(|unit| unit.kind == kind && !unit.is_over())
+        };
+        let mut stage = stage;
+        if stage == Stage::Transients && !live(self, Kind::Transient) {
+            stage = Stage::Services;
+        }
+        if stage == Stage::Services {
+            self.stop_those_without_followers(now, actions);
+            if !live(self, Kind::Service) {
+                stage = Stage::Finished;
+                actions.push(Action::Finish(end));
+            }
+        }
+        self.down = Some(Down { end, stage });
+    }
+
+    fn stop_those_without_followers(&mut self, now: Millis, actions: &mut Vec<Action>) {
+        for at in 0..self.units.len() {
+            let unit = &self.units[at];
+            let follows = |name: &str| {
+                self.units
+                    .iter()
+                    .any(|other| !other.is_over() && other.rules.after.iter().any(|n| n == name))
+            };
+            let stopping = matches!(unit.state, State::Stopping { again: false, .. });
+            if unit.kind != Kind::Service || unit.is_over() || stopping || follows(&unit.name) {
+                continue;
+            }
+            let grace = unit.rules.stop_timeout;
+            self.units[at].stop(now, grace, false, actions);
+            actions.push(Action::Changed);
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Unit files: what is to run. Parsed in layers; after the last nobody checks again.
+//!
+//! ```text
+//!  text ─ form ─▶ keys with lines ─ parse ─▶ Service / Template ─ graph ─▶ services in start order
+//!         │ unknown key,                     │ unknown user, signal ...    │ missing unit, cycle
+//!         └──────────── Problem { file, line, what is wrong, what was meant } ┘
+//! ```
+//! A broken file costs its unit, not the boot: the problems become faults that the node shows.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use zos_host::process::{Capabilities, Namespace, Resource};
+
+mod form;
+mod graph;
+mod service;
+mod template;
+pub(crate) mod user;
+
+#[cfg(test)]
+mod tests;
+
+/// A service of the node: one program, started at boot and kept running.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Service {
+    /// The file's name without `.toml`.
+    pub(crate) name: String,
+    /// Program and arguments; the program is an absolute path.
+    pub(crate) exec: Vec<String>,
+    /// Further `KEY=value` of its environment.
+    pub(crate) env: BTreeMap<String, String>,
+    /// User and group id.
+    pub(crate) user: u32,
+    /// Capabilities, ambient; it can never have others.
+    pub(crate) capabilities: Capabilities,
+    /// Device nodes that are given to its user.
+    pub(crate) devices: Vec<String>,
+    /// Unix socket that PID 1 binds and passes as the descriptor named `varlink`.
+    pub(crate) socket: Option<String>,
+    /// What the supervisor goes by.
+    pub(crate) rules: Rules,
+}
+
+/// What the supervisor needs to know of a unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rules {
+    /// Units that are tried first; it starts when each is ready, or has failed.
+    pub(crate) after: Vec<String>,
+    /// Units without which it isn't started; each is in `after` too.
+    pub(crate) requires: Vec<String>,
+    /// How it says that it is ready.
+    pub(crate) ready: Ready,
+    /// Milliseconds after which one that isn't ready is started again.
+    pub(crate) ready_timeout: u64,
+    /// When it is started again.
+    pub(crate) restart: Restart,
+    /// Signal that asks it to stop.
+    pub(crate) stop_signal: i32,
+    /// Milliseconds from that signal until its cgroup is killed.
+    pub(crate) stop_timeout: u64,
+}
+
+/// When a unit counts as ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ready {
+    /// As soon as it runs.
+    Started,
+    /// When it writes a newline to the descriptor `ZOS_READY_FD`.
+    Told,
+}
+
+/// When a unit that ended is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Restart {
+    /// Always.
+    Always,
+    /// When it ended by a signal or with another code than 0.
+    OnFailure,
+    /// Never.
+    Never,
+}
+
+/// What a transient unit's starter can't choose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Template {
+    /// The file's name without `.toml`; the first part of its units' names.
+    pub(crate) name: String,
+    /// Program and arguments.
+    pub(crate) exec: Vec<String>,
+    /// How many arguments the starter may add.
+    pub(crate) open_arguments: usize,
+    /// Its namespaces.
+    pub(crate) namespaces: Vec<Namespace>,
+    /// `/` is empty.
+    pub(crate) empty_root: bool,
+    /// User and group id of slot 0.
+    pub(crate) first_user: u32,
+    /// How many slots there are.
+    pub(crate) slots: u32,
+    /// setrlimit's limits.
+    pub(crate) limits: Vec<(Resource, u64)>,
+    /// Signal that asks it to stop.
+    pub(crate) stop_signal: i32,
+    /// Milliseconds that it has for that when the node goes down.
+    pub(crate) stop_timeout: u64,
+}
+
+/// Something wrong with a unit file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) struct Problem {
+    /// The file.
+    pub(crate) file: String,
+    /// The line, from 1; 0 when it is about the file as a whole.
+    pub(crate) line: usize,
+    /// What is wrong.
+    pub(crate) what: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => write!(f, "{}: {}", self.file, self.what),
+            line => write!(f, "{}:{line}: {}", self.file, self.what),
+        }
+    }
+}
+
+/// All units of a node.
+#[derive(Debug, Default)]
+pub(crate) struct Units {
+    /// Services, each after those that it starts after; else in the files' order.
+    pub(crate) services: Vec<Service>,
+    /// Templates by name.
+    pub(crate) templates: BTreeMap<String, Template>,
+    /// What was wrong, and left out.
+    pub(crate) problems: Vec<Problem>,
+}
+
+/// Reads `DIR/units/*.toml` and `DIR/templates/*.toml`.
+#[must_use]
+pub(crate) fn load(dir: &Path) -> Units {
+    let mut units = Units::default();
+    let mut services = Vec::new();
+    for (file, name, text) in files(&dir.join("units"), &mut units.problems) {
+        match service::parse(&file, &name, &text) {
+            Ok(service) => services.push(service),
+            Err(problems) => units.problems.extend(problems),
+        }
+    }
+    for (file, name, text) in files(&dir.join("templates"), &mut units.problems) {
+        match template::parse(&file, &name, &text) {
+            Ok(template) => {
+                units.templates.insert(name, template);
+            }
+            Err(problems) => units.problems.extend(problems),
+        }
+    }
+    let (services, problems) = graph::order(services);
+    units.services = services;
+    units.problems.extend(problems);
+    units
+}
+
+/// File name, unit name and text of each `.toml` in a folder, sorted by name.
+fn files(dir: &Path, problems: &mut Vec<Problem>) -> Vec<(String, String, String)> {
+    let mut problem = |file: String, what: &std::io::Error| {
+        problems.push(Problem { file, line: 0, what: what.to_string() });
+    };
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) => {
+            problem(dir.display().to_string(), &error);
+            return Vec::new();
+        }
+    };
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.ends_with(".toml"))
+        .collect();
+    names.sort();
+    let mut found = Vec::new();
+    for file in names {
+        match std::fs::read_to_string(dir.join(&file)) {
+            Ok(text) => found.push((file.clone(), file.trim_end_matches(".toml").to_owned(), text)),
+            Err(error) => problem(file, &error),
+        }
+    }
+    found
+}

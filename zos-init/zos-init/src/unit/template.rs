@@ -1,0 +1,63 @@
+//! A transient unit's template.
+
+use zos_host::process::{Namespace, Resource};
+
+use super::form::{Form, Value};
+use super::{Problem, Template, service};
+
+pub(super) fn parse(file: &str, name: &str, text: &str) -> Result<Template, Vec<Problem>> {
+    let mut form = Form::open(file, text)?;
+    let exec = service::exec(&mut form);
+    let open_arguments = form.number("open-arguments").unwrap_or(0);
+    let mut namespaces = Vec::new();
+    for (line, word) in form.texts("namespaces") {
+        match Namespace::parse(&word) {
+            Some(namespace) => namespaces.push(namespace),
+            None => form.refuse(
+                line,
+                format!("unknown namespace {word}; known are mount, pid, net, ipc, uts, cgroup"),
+            ),
+        }
+    }
+    let empty_root = form.word("root", &[("empty", true), ("inherited", false)]).unwrap_or(true);
+    if empty_root && !namespaces.contains(&Namespace::Mount) {
+        form.refuse(0, "`root` = \"empty\" needs the namespace mount".to_owned());
+    }
+    let first_user = form.number("first-user").and_then(|n| u32::try_from(n).ok());
+    let slots = form.number("slots").and_then(|n| u32::try_from(n).ok()).unwrap_or(10_000);
+    let first_user = match first_user {
+        Some(id) if id >= 1000 && id.checked_add(slots).is_some() => id,
+        _ => {
+            form.refuse(0, "`first-user` must be 1000 or more".to_owned());
+            0
+        }
+    };
+    let mut limits = Vec::new();
+    for (line, word, value) in form.pairs("limits") {
+        match (Resource::parse(&word), value) {
+            (Some(resource), Value::Number(limit)) => limits.push((resource, limit)),
+            _ => {
+                let known = "core, file-size, locked-memory, files, processes";
+                form.refuse(line, format!("`limits.{word}`: a number for one of {known}"));
+            }
+        }
+    }
+    let stop_signal = service::signal(&mut form, "stop-signal");
+    let stop_timeout = form.millis("stop-timeout").unwrap_or(20_000);
+    let problems = form.close();
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Ok(Template {
+        name: name.to_owned(),
+        exec,
+        open_arguments: usize::try_from(open_arguments).unwrap_or(usize::MAX),
+        namespaces,
+        empty_root,
+        first_user,
+        slots,
+        limits,
+        stop_signal,
+        stop_timeout,
+    })
+}
