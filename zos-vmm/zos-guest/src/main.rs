@@ -1,0 +1,4 @@
+//! zos-guest.
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,32 @@
+//! Interrupt controllers and timers, all in KVM.
+//!
+//! No PIT: a guest with reduced-hardware ACPI reads its clock from kvm-clock and its timer from
+//! the local APIC, whose deadline mode KVM emulates on every processor.
+
+use super::layout;
+use kvm_ioctls::{Cap, VmFd};
+
+/// What KVM must be able to do, with its name for people.
+pub const NEEDED: &[(Cap, &str)] = &[
+    (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+    (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
+    (Cap::Irqfd, "KVM_CAP_IRQFD"),
+    (Cap::Ioeventfd, "KVM_CAP_IOEVENTFD"),
+    (Cap::SignalMsi, "KVM_CAP_SIGNAL_MSI"),
+    (Cap::SetTssAddr, "KVM_CAP_SET_TSS_ADDR"),
+    (Cap::SetIdentityMapAddr, "KVM_CAP_SET_IDENTITY_MAP_ADDR"),
+    (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID"),
+    (Cap::MpState, "KVM_CAP_MP_STATE"),
+    (Cap::TscDeadlineTimer, "KVM_CAP_TSC_DEADLINE_TIMER"),
+];
+
+/// Makes the interrupt controllers; before the first vCPU.
+///
+/// # Errors
+/// KVM refuses.
+pub fn create(vm: &VmFd) -> Result<(), kvm_ioctls::Error> {
+    vm.set_identity_map_address(layout::IDENTITY_MAP)?;
+    let task_state = usize::try_from(layout::TASK_STATE).unwrap_or(0);
+    vm.set_tss_address(task_state)?;
+    vm.create_irq_chip()
+}

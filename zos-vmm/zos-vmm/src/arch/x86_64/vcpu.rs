@@ -1,0 +1,113 @@
+//! A virtual CPU before its first instruction.
+//!
+//! CPUID comes first: KVM lets MSRs exist by it (and since Linux 6.13 refuses those that it hides).
+
+mod cpuid;
+
+use super::boot::Entry;
+use super::tables;
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_fpu, kvm_msr_entry, kvm_regs};
+use kvm_ioctls::{Kvm, VcpuFd};
+
+const MSR_MISC_ENABLE: u32 = 0x1a0;
+const FAST_STRING: u64 = 1;
+const MSR_MTRR_DEFAULT: u32 = 0x2ff;
+/// MTRRs on, default type write-back: RAM is cached, devices say otherwise in page tables.
+const MTRR_ON_WRITE_BACK: u64 = 1 << 11 | 6;
+const RFLAGS_RESERVED: u64 = 2;
+const FPU_CONTROL: u16 = 0x37f;
+const MXCSR: u32 = 0x1f80;
+const LAPIC_LVT0: usize = 0x350;
+const LAPIC_LVT1: usize = 0x360;
+const DELIVER_EXTINT: u32 = 7 << 8;
+const DELIVER_NMI: u32 = 4 << 8;
+const LVT_MODE: u32 = 7 << 8;
+
+/// What every vCPU of a VM is made from.
+#[derive(Debug)]
+pub struct Template {
+    cpuid: CpuId,
+    cpus: u16,
+}
+
+/// Why a vCPU can't be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum VcpuError {
+    /// KVM refuses.
+    #[error("{what} of vCPU {index}")]
+    Kvm {
+        /// What was being done.
+        what: &'static str,
+        /// Which one.
+        index: u16,
+        /// Cause.
+        source: kvm_ioctls::Error,
+    },
+    /// Page tables.
+    #[error("lay out the registers of vCPU {0}")]
+    Layout(u16),
+}
+
+impl Template {
+    /// Asks KVM what it can offer.
+    ///
+    /// # Errors
+    /// KVM refuses.
+    pub fn new(kvm: &Kvm, cpus: u16) -> Result<Self, VcpuError> {
+        let cpuid = kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(|source| VcpuError::Kvm { what: "read the CPU features", index: 0, source })?;
+        Ok(Self { cpuid, cpus })
+    }
+
+    /// Makes a vCPU ready. The first one starts at `entry`; the others wait for it to wake them.
+    ///
+    /// # Errors
+    /// KVM refuses.
+    pub fn set_up(&self, vcpu: &VcpuFd, index: u16, entry: Entry) -> Result<(), VcpuError> {
+        let failed = |what| move |source| VcpuError::Kvm { what, index, source };
+        let mut cpuid = self.cpuid.clone();
+        cpuid::adjust(&mut cpuid, index, self.cpus);
+        vcpu.set_cpuid2(&cpuid).map_err(failed("set the CPU features"))?;
+        let entry_of = |index, data| kvm_msr_entry { index, data, ..Default::default() };
+        let msrs = Msrs::from_entries(&[
+            entry_of(MSR_MISC_ENABLE, FAST_STRING),
+            entry_of(MSR_MTRR_DEFAULT, MTRR_ON_WRITE_BACK),
+        ])
+        .map_err(|_| VcpuError::Layout(index))?;
+        // How many were taken differs with the processor; neither is vital.
+        vcpu.set_msrs(&msrs).map_err(failed("set the model-specific registers"))?;
+        self.set_lapic(vcpu).map_err(failed("set the local APIC"))?;
+        if index == 0 {
+            set_start(vcpu, entry).map_err(failed("set the registers"))?;
+        }
+        Ok(())
+    }
+
+    /// LINT0 takes an 8259's interrupts, LINT1 is the NMI, as firmware leaves them.
+    fn set_lapic(&self, vcpu: &VcpuFd) -> Result<(), kvm_ioctls::Error> {
+        let mut lapic = vcpu.get_lapic()?;
+        for (at, mode) in [(LAPIC_LVT0, DELIVER_EXTINT), (LAPIC_LVT1, DELIVER_NMI)] {
+            let register = &mut lapic.regs[at..at + 4];
+            let bytes = [0, 1, 2, 3].map(|i| register[i].cast_unsigned());
+            let value = u32::from_le_bytes(bytes) & !LVT_MODE | mode;
+            for (target, byte) in register.iter_mut().zip(value.to_le_bytes()) {
+                *target = byte.cast_signed();
+            }
+        }
+        vcpu.set_lapic(&lapic)
+    }
+}
+
+fn set_start(vcpu: &VcpuFd, entry: Entry) -> Result<(), kvm_ioctls::Error> {
+    let mut sregs = vcpu.get_sregs()?;
+    tables::set_long_mode(&mut sregs);
+    vcpu.set_sregs(&sregs)?;
+    vcpu.set_fpu(&kvm_fpu { fcw: FPU_CONTROL, mxcsr: MXCSR, ..Default::default() })?;
+    vcpu.set_regs(&kvm_regs {
+        rip: entry.instruction,
+        rsi: entry.boot_params,
+        rflags: RFLAGS_RESERVED,
+        ..Default::default()
+    })
+}

@@ -1,0 +1,32 @@
+//! zos-vmm: runs one VM. In the jail it takes a spec and named descriptors, and opens nothing.
+//!
+//! ```text
+//!  main: cli ─▶ spec ─▶ Resources (open) ─▶ jail ─▶ Machine (built) ─▶ threads ─▶ wait ─▶ report
+//!
+//!  threads:   main (signals, end)   a vCPU each   a worker for each device
+//!  floors:    machine ▶ vcpu ▶ arch::Platform, pci ▶ virtio ▶ memory
+//! ```
+//!
+//! Everything that a guest writes is hostile: registers, rings, descriptors, the kernel image.
+//! Each module says in a table what a guest may try there, and what happens.
+//!
+//! What is absent: firmware and an instruction emulator of ours (Linux is booted directly), any
+//! legacy interrupt of PCI (MSI-X only), a thread made after the start, a path opened after it.
+
+// Unsafe code stands in the modules that allow it by name: memory, the tap's ioctls, taking over
+// passed descriptors, KVM's descriptor.
+#![deny(unsafe_code)]
+
+pub mod arch;
+pub mod console;
+pub mod event;
+pub mod hypervisor;
+pub mod jail;
+pub mod lifecycle;
+pub mod machine;
+pub mod memory;
+pub mod pci;
+pub mod resources;
+pub mod stats;
+pub mod vcpu;
+pub mod virtio;

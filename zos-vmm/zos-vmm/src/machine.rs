@@ -1,0 +1,209 @@
+//! A VM, built from a spec and what it names, then set going.
+//!
+//! ```text
+//!  build: KVM ─▶ memory ─▶ kernel ─▶ devices on the bus ─▶ vCPUs, ready     (no guest code yet)
+//!  start: a thread for each vCPU, each in its filter
+//! ```
+
+use crate::arch::{self, Platform, boot, layout, vcpu as arch_vcpu};
+use crate::hypervisor::{self, HypervisorError, Wires};
+use crate::jail::{Kind, Seccomp};
+use crate::lifecycle::Lifecycle;
+use crate::memory::{self, GuestMemory, MemoryError, PositionedFile};
+use crate::pci::PciBus;
+use crate::resources::Resources;
+use crate::stats::Stats;
+use crate::vcpu::{self, Devices};
+use crate::virtio::{self, Backend, Profile, Surroundings, VirtioPci};
+use kvm_ioctls::{VcpuFd, VmFd};
+use std::io;
+use std::sync::Arc;
+use zos_vmm_spec::Spec;
+
+/// A VM that is ready to run.
+#[derive(Debug)]
+pub struct Machine {
+    vcpus: Vec<VcpuFd>,
+    devices: Devices,
+    memory: GuestMemory,
+}
+
+/// A VM that runs.
+#[derive(Debug)]
+pub struct Running {
+    devices: Devices,
+}
+
+/// Why a VM can't be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// KVM.
+    #[error(transparent)]
+    Hypervisor(#[from] HypervisorError),
+    /// Memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// Kernel, initramfs.
+    #[error(transparent)]
+    Boot(#[from] boot::BootError),
+    /// CPUs.
+    #[error(transparent)]
+    Vcpu(#[from] arch_vcpu::VcpuError),
+    /// A device.
+    #[error(transparent)]
+    Device(#[from] virtio::DeviceError),
+    /// Files, threads, descriptors.
+    #[error("{what}")]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// Cause.
+        source: io::Error,
+    },
+    /// KVM refuses a vCPU.
+    #[error("make vCPU {index}")]
+    Create {
+        /// Which one.
+        index: u16,
+        /// Cause.
+        source: kvm_ioctls::Error,
+    },
+    /// The bus is full.
+    #[error("more devices than a PCI bus has slots")]
+    BusFull,
+}
+
+impl Machine {
+    /// Builds a VM from a valid spec.
+    ///
+    /// # Errors
+    /// Whatever can't be had.
+    pub fn build(
+        spec: &Spec,
+        resources: Resources,
+        lifecycle: Arc<Lifecycle>,
+        stats: Arc<Stats>,
+        seccomp: Seccomp,
+    ) -> Result<Self, BuildError> {
+        let failed = |what| move |source| BuildError::Io { what, source };
+        let Resources { kvm, kernel, initramfs, disks, taps, console } = resources;
+        let vm = Arc::new(hypervisor::create_vm(&kvm)?);
+        let memory = memory::create(&layout::ram(spec.memory.0))?;
+        memory::register(&vm, &memory)?;
+
+        let positioned =
+            |file, what| PositionedFile::new(file).map_err(failed(what));
+        let kernel = positioned(kernel, "read the kernel's size")?;
+        let initramfs =
+            initramfs.map(|file| positioned(file, "read the initramfs' size")).transpose()?;
+        let entry = boot::load(&memory, kernel, initramfs, &spec.cmdline, spec.cpus)?;
+
+        let mut builder = BusBuilder {
+            bus: PciBus::new(virtio::BAR_BYTES),
+            memory: &memory,
+            wires: Arc::new(Wires(vm.clone())),
+            seccomp,
+        };
+        for (disk, file) in spec.disks.iter().zip(disks) {
+            let blk = virtio::blk::Blk::new(file, disk.readonly, disk.serial_bytes())
+                .map_err(failed("read a disk's size"))?;
+            builder.add(&format!("blk-{}", disk.id), Kind::Blk, blk.profile(), Box::new(blk))?;
+        }
+        for (net, tap) in spec.nets.iter().zip(taps) {
+            let device = virtio::net::Net::new(tap, net.mac);
+            let profile = device.profile();
+            builder.add(&format!("net-{}", net.id), Kind::Net, profile, Box::new(device))?;
+        }
+        if spec.rng {
+            let rng = virtio::rng::Rng::default();
+            builder.add("rng", Kind::Rng, virtio::rng::Rng::profile(), Box::new(rng))?;
+        }
+        let pci = Arc::new(builder.bus);
+        let platform = Platform::new(&vm, console, lifecycle.clone(), stats.clone());
+        let platform = Arc::new(platform.map_err(failed("connect the platform's devices"))?);
+        let vcpus = create_vcpus(&kvm, &vm, spec.cpus, entry)?;
+        let devices = Devices { platform, pci, lifecycle, stats };
+        Ok(Self { vcpus, devices, memory })
+    }
+
+    /// Sets the vCPUs going.
+    ///
+    /// # Errors
+    /// No thread left.
+    pub fn start(self, seccomp: Seccomp) -> Result<Running, BuildError> {
+        let Self { vcpus, devices, memory } = self;
+        for (index, vcpu) in (0..).zip(vcpus) {
+            let devices = devices.clone();
+            // KVM maps it: it lives as long as the last vCPU runs.
+            let memory = memory.clone();
+            std::thread::Builder::new()
+                .name(format!("vcpu-{index}"))
+                .stack_size(128 << 10)
+                .spawn(move || {
+                    seccomp.enter(Kind::Vcpu);
+                    vcpu::run(index, vcpu, &devices);
+                    drop(memory);
+                })
+                .map_err(|source| BuildError::Io { what: "start a vCPU's thread", source })?;
+        }
+        Ok(Running { devices })
+    }
+}
+
+impl Running {
+    /// Presses the guest's power button.
+    pub fn press_power_button(&self) {
+        self.devices.platform.press_power_button();
+    }
+
+    /// Brings the devices to rest, so that no request is cut in half by our end.
+    pub fn quiesce(&self) {
+        self.devices.pci.quiesce();
+    }
+}
+
+fn create_vcpus(
+    kvm: &kvm_ioctls::Kvm,
+    vm: &VmFd,
+    count: u16,
+    entry: boot::Entry,
+) -> Result<Vec<VcpuFd>, BuildError> {
+    let template = arch::vcpu::Template::new(kvm, count)?;
+    (0..count)
+        .map(|index| {
+            let vcpu = vm
+                .create_vcpu(index.into())
+                .map_err(|source| BuildError::Create { index, source })?;
+            template.set_up(&vcpu, index, entry)?;
+            Ok(vcpu)
+        })
+        .collect()
+}
+
+struct BusBuilder<'a> {
+    bus: PciBus,
+    memory: &'a GuestMemory,
+    wires: Arc<Wires>,
+    seccomp: Seccomp,
+}
+
+impl BusBuilder<'_> {
+    fn add(
+        &mut self,
+        name: &str,
+        kind: Kind,
+        profile: Profile,
+        backend: Box<dyn Backend>,
+    ) -> Result<(), BuildError> {
+        let around = Surroundings {
+            memory: self.memory,
+            messages: self.wires.clone(),
+            io_events: self.wires.clone(),
+            bar: self.bus.next_bar(layout::PCI_BARS),
+        };
+        let seccomp = self.seccomp;
+        let function =
+            VirtioPci::new(name, profile, backend, around, move || seccomp.enter(kind))?;
+        self.bus.add(Box::new(function)).map_err(|_| BuildError::BusFull)
+    }
+}

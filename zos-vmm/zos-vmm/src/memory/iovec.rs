@@ -1,0 +1,343 @@
+//! Pieces of guest memory for the kernel to read into or write from, without a copy of ours.
+//!
+//! Every piece was checked against the guest's memory when it was pushed. The list has a fixed
+//! most: what a guest makes us allocate doesn't depend on what it writes.
+#![allow(unsafe_code)]
+
+use super::GuestMemory;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use vm_memory::{GuestAddress, GuestMemoryBackend};
+
+/// Most pieces of one call (`IOV_MAX` of Linux).
+const MOST: usize = 1024;
+
+/// A list of pieces, kept by a worker and used again for each request.
+#[derive(Debug)]
+pub struct IoVecs {
+    // Holds the mapping that the pieces point into.
+    memory: GuestMemory,
+    pieces: Vec<libc::iovec>,
+    bytes: usize,
+}
+
+/// Why a piece can't be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IoVecError {
+    /// Not wholly in the guest's memory.
+    #[error("a buffer lies outside the guest's memory")]
+    Outside,
+    /// More pieces than one call can take.
+    #[error("a request has more than 1024 pieces")]
+    TooMany,
+}
+
+// SAFETY: the pointers lead into a mapping that `memory` keeps alive and that any thread may
+// access as raw bytes; nothing else here is bound to a thread.
+unsafe impl Send for IoVecs {}
+
+impl IoVecs {
+    /// An empty list over this memory.
+    #[must_use]
+    pub fn new(memory: GuestMemory) -> Self {
+        Self { memory, pieces: Vec::new(), bytes: 0 }
+    }
+
+    /// Forgets every piece.
+    pub fn clear(&mut self) {
+        self.pieces.clear();
+        self.bytes = 0;
+    }
+
+    /// Sum of the pieces' lengths.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Number of pieces.
+    #[must_use]
+    pub fn pieces(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// Appends a range of guest memory; one that crosses a gap's edge becomes several pieces.
+    ///
+    /// # Errors
+    /// The range isn't memory, or the list is full. The list may then hold a part of it.
+    pub fn push(&mut self, address: GuestAddress, length: usize) -> Result<(), IoVecError> {
+        if length == 0 {
+            return Ok(());
+        }
+        for slice in GuestMemoryBackend::get_slices(&self.memory, address, length) {
+            let slice = slice.map_err(|_| IoVecError::Outside)?;
+            if self.pieces.len() == MOST {
+                return Err(IoVecError::TooMany);
+            }
+            let base = slice.ptr_guard_mut().as_ptr();
+            self.pieces.push(libc::iovec { iov_base: base.cast(), iov_len: slice.len() });
+            self.bytes += slice.len();
+        }
+        Ok(())
+    }
+
+    /// Appends another list's pieces.
+    ///
+    /// # Errors
+    /// This list would be full; then nothing was appended.
+    pub fn append(&mut self, other: &IoVecs) -> Result<(), IoVecError> {
+        if self.pieces.len() + other.pieces.len() > MOST {
+            return Err(IoVecError::TooMany);
+        }
+        self.pieces.extend_from_slice(&other.pieces);
+        self.bytes += other.bytes;
+        Ok(())
+    }
+
+    /// Drops `count` bytes at the front.
+    pub fn advance(&mut self, count: usize) {
+        let mut rest = count.min(self.bytes);
+        self.bytes -= rest;
+        let whole = self
+            .pieces
+            .iter()
+            .take_while(|piece| {
+                let fits = piece.iov_len <= rest;
+                rest -= if fits { piece.iov_len } else { 0 };
+                fits
+            })
+            .count();
+        self.pieces.drain(..whole);
+        if let Some(first) = self.pieces.first_mut() {
+            // `rest` is smaller than this piece, so the pointer stays inside it.
+            first.iov_base = first.iov_base.cast::<u8>().wrapping_add(rest).cast();
+            first.iov_len -= rest;
+        }
+    }
+
+    /// Drops `count` bytes at the end.
+    pub fn shorten(&mut self, count: usize) {
+        let mut rest = count.min(self.bytes);
+        self.bytes -= rest;
+        while let Some(last) = self.pieces.last_mut() {
+            if last.iov_len > rest {
+                last.iov_len -= rest;
+                break;
+            }
+            rest -= last.iov_len;
+            self.pieces.pop();
+        }
+    }
+
+    /// Copies bytes out of the front and drops them; tells how many there were.
+    pub fn take(&mut self, target: &mut [u8]) -> usize {
+        let mut done = 0;
+        for piece in &self.pieces {
+            let count = piece.iov_len.min(target.len() - done);
+            // SAFETY: the piece is mapped for its length (checked by `push`, only ever shortened),
+            // the target has room for `count` bytes, and the two can't overlap: `target` is ours.
+            unsafe {
+                std::ptr::copy_nonoverlapping(
+                    piece.iov_base.cast::<u8>(),
+                    target[done..].as_mut_ptr(),
+                    count,
+                );
+            }
+            done += count;
+        }
+        self.advance(done);
+        done
+    }
+
+    /// Copies bytes into the front and drops that room; tells how many found room.
+    pub fn fill(&mut self, source: &[u8]) -> usize {
+        let mut done = 0;
+        for piece in &self.pieces {
+            let count = piece.iov_len.min(source.len() - done);
+            // SAFETY: as in `take`, the other way round.
+            unsafe {
+                std::ptr::copy_nonoverlapping(
+                    source[done..].as_ptr(),
+                    piece.iov_base.cast::<u8>(),
+                    count,
+                );
+            }
+            done += count;
+        }
+        self.advance(done);
+        done
+    }
+
+    /// Writes bytes at an offset without dropping anything; what lies behind the end is ignored.
+    pub fn put(&self, offset: usize, source: &[u8]) {
+        let (mut skip, mut rest) = (offset, source);
+        for piece in &self.pieces {
+            if skip >= piece.iov_len {
+                skip -= piece.iov_len;
+                continue;
+            }
+            let count = rest.len().min(piece.iov_len - skip);
+            // SAFETY: `skip + count` is within the piece, which is mapped for its length.
+            unsafe {
+                let target = piece.iov_base.cast::<u8>().add(skip);
+                std::ptr::copy_nonoverlapping(rest.as_ptr(), target, count);
+            }
+            rest = &rest[count..];
+            skip = 0;
+        }
+    }
+
+    /// Reads once from a stream or packet device into the pieces; tells how many bytes came.
+    ///
+    /// # Errors
+    /// What `readv(2)` says.
+    pub fn read_packet(&self, fd: impl AsFd) -> io::Result<usize> {
+        // SAFETY: the pieces are mapped and writable (see `push`); their number is at most MOST.
+        result(unsafe {
+            libc::readv(fd.as_fd().as_raw_fd(), self.pieces.as_ptr(), self.count())
+        })
+    }
+
+    /// Writes the pieces once as one packet.
+    ///
+    /// # Errors
+    /// What `writev(2)` says.
+    pub fn write_packet(&self, fd: impl AsFd) -> io::Result<usize> {
+        // SAFETY: the pieces are mapped and readable (see `push`); their number is at most MOST.
+        result(unsafe {
+            libc::writev(fd.as_fd().as_raw_fd(), self.pieces.as_ptr(), self.count())
+        })
+    }
+
+    /// Fills all pieces from a file at an offset, over as many calls as it takes.
+    ///
+    /// # Errors
+    /// What `preadv(2)` says, or `UnexpectedEof`.
+    pub fn read_all_at(&mut self, fd: impl AsFd, offset: u64) -> io::Result<()> {
+        self.all_at(offset, |pieces, count, offset| {
+            // SAFETY: the pieces are mapped and writable (see `push`).
+            unsafe { libc::preadv(fd.as_fd().as_raw_fd(), pieces, count, offset) }
+        })
+    }
+
+    /// Writes all pieces to a file at an offset, over as many calls as it takes.
+    ///
+    /// # Errors
+    /// What `pwritev(2)` says.
+    pub fn write_all_at(&mut self, fd: impl AsFd, offset: u64) -> io::Result<()> {
+        self.all_at(offset, |pieces, count, offset| {
+            // SAFETY: the pieces are mapped and readable (see `push`).
+            unsafe { libc::pwritev(fd.as_fd().as_raw_fd(), pieces, count, offset) }
+        })
+    }
+
+    fn all_at(
+        &mut self,
+        mut offset: u64,
+        call: impl Fn(*const libc::iovec, i32, i64) -> isize,
+    ) -> io::Result<()> {
+        while self.bytes > 0 {
+            let at = i64::try_from(offset)
+                .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+            match result(call(self.pieces.as_ptr(), self.count(), at)) {
+                Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+                // A part was done: go on behind it, so that nothing is done twice.
+                Ok(done) => {
+                    self.advance(done);
+                    offset += done as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&self) -> i32 {
+        i32::try_from(self.pieces.len()).unwrap_or(0)
+    }
+}
+
+fn result(returned: isize) -> io::Result<usize> {
+    usize::try_from(returned).map_err(|_| io::Error::last_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Write;
+    use vm_memory::Bytes;
+
+    const SIZE: usize = 0x4000;
+    const GAP: u64 = 0x10_0000;
+
+    fn memory() -> GuestMemory {
+        let ranges = [(GuestAddress(0), SIZE), (GuestAddress(GAP), SIZE)];
+        crate::memory::create(&ranges).unwrap()
+    }
+
+    #[test]
+    fn pieces_outside_memory_are_refused() {
+        let mut list = IoVecs::new(memory());
+        let end = SIZE as u64;
+        for (address, length) in
+            [(end, 1), (end - 1, 2), (u64::MAX, 1), (u64::MAX - 1, 16), (0, SIZE + 1), (GAP, usize::MAX)]
+        {
+            list.clear();
+            assert_eq!(list.push(GuestAddress(address), length), Err(IoVecError::Outside));
+        }
+    }
+
+    #[test]
+    fn the_list_has_a_most() {
+        let mut list = IoVecs::new(memory());
+        for _ in 0..MOST {
+            list.push(GuestAddress(0), 1).unwrap();
+        }
+        assert_eq!(list.push(GuestAddress(0), 1), Err(IoVecError::TooMany));
+    }
+
+    #[test]
+    fn a_short_file_is_an_error_and_not_a_loop() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[7; 100]).unwrap();
+        let mut list = IoVecs::new(memory());
+        list.push(GuestAddress(0), 64).unwrap();
+        list.push(GuestAddress(GAP), 64).unwrap();
+        let error = list.read_all_at(&file, 0).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(list.bytes(), 28);
+    }
+
+    proptest! {
+        /// Dropping from both ends leaves the bytes that a plain slice would have left.
+        #[test]
+        fn as_a_slice(
+            lengths in prop::collection::vec(0usize..40, 1..12),
+            front in 0usize..200,
+            back in 0usize..200,
+        ) {
+            let memory = memory();
+            let mut list = IoVecs::new(memory.clone());
+            let mut model = Vec::new();
+            let mut address = 0u64;
+            for length in lengths {
+                let bytes: Vec<u8> = (0..length).map(|i| (address as usize + i) as u8).collect();
+                memory.write_slice(&bytes, GuestAddress(address)).unwrap();
+                list.push(GuestAddress(address), length).unwrap();
+                model.extend_from_slice(&bytes);
+                address += length as u64 + 3;
+            }
+            list.advance(front);
+            model.drain(..front.min(model.len()));
+            list.shorten(back);
+            model.truncate(model.len().saturating_sub(back));
+            prop_assert_eq!(list.bytes(), model.len());
+            let mut out = vec![0; model.len() + 1];
+            prop_assert_eq!(list.take(&mut out), model.len());
+            prop_assert_eq!(&out[..model.len()], &model[..]);
+            prop_assert_eq!(list.bytes(), 0);
+        }
+    }
+}

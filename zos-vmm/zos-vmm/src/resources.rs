@@ -1,0 +1,216 @@
+//! What a spec names, opened: passed descriptors in the jail, paths for developers.
+//!
+//! ```text
+//!  LISTEN_FDS, LISTEN_FDNAMES ─▶ Passed ─┐
+//!                                        ├─▶ Resources: files, taps, KVM; after this nobody opens
+//!  paths (developers only) ──────────────┘
+//! ```
+#![allow(unsafe_code)]
+
+use crate::console::{Console, Ring, RingError};
+use crate::hypervisor::{self, HypervisorError};
+use crate::virtio::net::{Tap, TapError};
+use kvm_ioctls::Kvm;
+use rustix::io::{FdFlags, fcntl_setfd};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use zos_vmm_spec::{Source, Spec};
+
+const FIRST_FD: RawFd = 3;
+/// More than any spec can name.
+const MOST_FDS: RawFd = 256;
+
+/// Descriptors that were passed to us, by name.
+#[derive(Debug, Default)]
+pub struct Passed {
+    by_name: BTreeMap<String, OwnedFd>,
+}
+
+/// Everything that a VM is made of, open.
+#[derive(Debug)]
+pub struct Resources {
+    /// The hypervisor.
+    pub kvm: Kvm,
+    /// The kernel.
+    pub kernel: File,
+    /// The initramfs.
+    pub initramfs: Option<File>,
+    /// A file for each disk of the spec.
+    pub disks: Vec<File>,
+    /// A tap for each net of the spec.
+    pub taps: Vec<Tap>,
+    /// Where the serial port writes.
+    pub console: Console,
+}
+
+/// Why something can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ResourceError {
+    /// The environment of passed descriptors is wrong.
+    #[error("LISTEN_FDS and LISTEN_FDNAMES: {0}")]
+    Environment(&'static str),
+    /// A named descriptor wasn't passed.
+    #[error("{field}: no descriptor named `{name}` was passed")]
+    NotPassed {
+        /// What names it.
+        field: String,
+        /// The name.
+        name: String,
+    },
+    /// A path in the jail.
+    #[error("{field}: in the jail only passed descriptors are accepted, not paths or names")]
+    Jailed {
+        /// What names it.
+        field: String,
+    },
+    /// A path that can't be opened.
+    #[error("{field}: open {}", path.display())]
+    Open {
+        /// What names it.
+        field: String,
+        /// The path.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+    /// A tap.
+    #[error("{field}")]
+    Tap {
+        /// What names it.
+        field: String,
+        /// Cause.
+        source: TapError,
+    },
+    /// The console ring.
+    #[error("console")]
+    Ring(#[from] RingError),
+    /// KVM.
+    #[error(transparent)]
+    Hypervisor(#[from] HypervisorError),
+}
+
+impl Passed {
+    /// Takes what the environment says was passed (`sd_listen_fds(3)`), or nothing.
+    ///
+    /// `LISTEN_PID` isn't looked at: who starts us may sit in another pid namespace.
+    ///
+    /// # Errors
+    /// Numbers and names don't fit.
+    ///
+    /// # Safety
+    /// To be called once, before anything else opened descriptors: those from 3 on are taken over.
+    pub unsafe fn take() -> Result<Self, ResourceError> {
+        let wrong = ResourceError::Environment;
+        let Ok(count) = std::env::var("LISTEN_FDS") else { return Ok(Self::default()) };
+        let count: RawFd = count.parse().map_err(|_| wrong("no number of descriptors"))?;
+        if !(0..=MOST_FDS).contains(&count) {
+            return Err(wrong("more than 256 descriptors, or less than none"));
+        }
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let names: Vec<&str> = names.split(':').collect();
+        if count > 0 && names.len() != usize::try_from(count).unwrap_or(0) {
+            return Err(wrong("as many names as descriptors are needed"));
+        }
+        let mut by_name = BTreeMap::new();
+        for (number, name) in (FIRST_FD..FIRST_FD + count).zip(names) {
+            // SAFETY: the caller promises that nobody else owns these numbers.
+            let fd = unsafe { OwnedFd::from_raw_fd(number) };
+            fcntl_setfd(&fd, FdFlags::CLOEXEC).map_err(|_| wrong("a descriptor isn't open"))?;
+            if by_name.insert(name.to_owned(), fd).is_some() {
+                return Err(wrong("a name stands there twice"));
+            }
+        }
+        Ok(Self { by_name })
+    }
+
+    /// Whether nothing was passed: then we aren't in the jail.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
+    /// Takes one by name.
+    pub fn remove(&mut self, name: &str) -> Option<OwnedFd> {
+        self.by_name.remove(name)
+    }
+}
+
+impl Resources {
+    /// Opens what a valid spec names. With passed descriptors, only they count.
+    ///
+    /// # Errors
+    /// The first thing that can't be had.
+    pub fn open(spec: &Spec, mut passed: Passed) -> Result<Self, ResourceError> {
+        let jailed = !passed.is_empty();
+        let kvm = match passed.remove("kvm") {
+            Some(fd) => hypervisor::adopt(fd),
+            None if jailed => {
+                let (field, name) = ("kvm".to_owned(), "kvm".to_owned());
+                return Err(ResourceError::NotPassed { field, name });
+            }
+            None => hypervisor::open()?,
+        };
+        let mut opener = Opener { passed, jailed };
+        let readable = |opener: &mut Opener, field: &str, source| opener.file(field, source, false);
+        let kernel = readable(&mut opener, "kernel", &spec.kernel)?;
+        let initramfs = spec.initramfs.as_ref();
+        let initramfs =
+            initramfs.map(|source| readable(&mut opener, "initramfs", source)).transpose()?;
+        let disks = spec.disks.iter().enumerate().map(|(index, disk)| {
+            opener.file(&format!("disks[{index}].source"), &disk.source, !disk.readonly)
+        });
+        let disks = disks.collect::<Result<_, _>>()?;
+        let taps = spec.nets.iter().enumerate().map(|(index, net)| {
+            opener.tap(format!("nets[{index}].source"), &net.source)
+        });
+        let taps = taps.collect::<Result<_, _>>()?;
+        let console = match &spec.console {
+            Some(source) => Console::Ring(Ring::open(opener.file("console", source, true)?)?),
+            None if jailed => Console::Nowhere,
+            None => Console::Stdout,
+        };
+        Ok(Self { kvm, kernel, initramfs, disks, taps, console })
+    }
+}
+
+struct Opener {
+    passed: Passed,
+    jailed: bool,
+}
+
+impl Opener {
+    fn file(&mut self, field: &str, source: &Source, write: bool) -> Result<File, ResourceError> {
+        match source {
+            Source::Fd(name) => self.fd(field, name),
+            Source::Path(path) if !self.jailed => open(field, path, write),
+            _ => Err(ResourceError::Jailed { field: field.to_owned() }),
+        }
+    }
+
+    fn tap(&mut self, field: String, source: &Source) -> Result<Tap, ResourceError> {
+        let tap = match source {
+            Source::Fd(name) => Tap::from_file(self.fd(&field, name)?),
+            Source::Tap(name) if !self.jailed => Tap::open(name),
+            _ => return Err(ResourceError::Jailed { field }),
+        };
+        tap.map_err(|source| ResourceError::Tap { field, source })
+    }
+
+    fn fd(&mut self, field: &str, name: &str) -> Result<File, ResourceError> {
+        self.passed.remove(name).map(File::from).ok_or_else(|| ResourceError::NotPassed {
+            field: field.to_owned(),
+            name: name.to_owned(),
+        })
+    }
+}
+
+fn open(field: &str, path: &Path, write: bool) -> Result<File, ResourceError> {
+    File::options().read(true).write(write).open(path).map_err(|source| ResourceError::Open {
+        field: field.to_owned(),
+        path: path.to_owned(),
+        source,
+    })
+}
