@@ -36,6 +36,8 @@ pub fn arguments(node: &Node, accel: Accel, places: &Places) -> Vec<String> {
     let mut words = Words::default();
     // No default devices: SeaBIOS waits half a minute for an empty CD-ROM.
     words.flags("-nodefaults -no-user-config -display none -machine q35 -no-reboot -S");
+    // Disks are plugged as on real machines, by PCIe's own way and not by ACPI's.
+    words.pair("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off");
     words.pair("-accel", accel.argument());
     words.pair("-cpu", accel.cpu(node.virtualization));
     words.pair("-smp", node.cpus);
