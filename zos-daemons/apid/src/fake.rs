@@ -15,7 +15,7 @@ use ed25519_dalek::{Signer, SigningKey};
 use jiff::Timestamp;
 use rcgen::{
     CertificateParams, DistinguishedName, Issuer, PKCS_ECDSA_P256_SHA256, PKCS_ED25519,
-    PublicKeyData, SignatureAlgorithm, date_time_ymd,
+    PublicKeyData, SerialNumber, SignatureAlgorithm, date_time_ymd,
 };
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -94,6 +94,7 @@ impl FakeNode {
         let point = Leaf(spki[spki.len() - 65..].to_vec()); // RFC 5480: the point ends it
         let mut params = CertificateParams::new([format!("{}.zos", self.id())]).expect("a name");
         params.distinguished_name = DistinguishedName::new();
+        params.serial_number = Some(SerialNumber::from(1));
         params.not_before = date_time_ymd(1970, 1, 1);
         params.not_after = date_time_ymd(9999, 12, 31);
         let root = Root(self.key.clone(), self.key.verifying_key().to_bytes());

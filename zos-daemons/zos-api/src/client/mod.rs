@@ -211,7 +211,10 @@ impl Client {
         let moment = Moment { created, expires: created + LIFE, nonce: &nonce };
         let parts = Parts { method, path, query };
         let signed = sign(parts, body, key, &audience.to_string(), moment);
-        let headers: Vec<_> = signed.pairs().collect();
+        let mut headers: Vec<_> = signed.pairs().collect();
+        if !body.is_empty() {
+            headers.push(("content-type", "application/json"));
+        }
         plain(method, target, &headers, body)
     }
 
@@ -269,9 +272,6 @@ fn plain(
         .uri(target)
         .header("host", "node.zos")
         .header("user-agent", concat!("zos/", env!("CARGO_PKG_VERSION")));
-    if !body.is_empty() {
-        request = request.header("content-type", "application/json");
-    }
     for (name, value) in headers {
         request = request.header(*name, *value);
     }

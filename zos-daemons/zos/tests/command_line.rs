@@ -1,0 +1,213 @@
+//! The program itself, over real TLS, before a node in memory: output, exit codes, what it says.
+
+use std::path::{Path, PathBuf};
+
+use apid::fake::{FakeNode, LOG};
+use serde_json::Value;
+use tokio::process::Command;
+
+/// A node, and a folder with a twin's key beside it.
+struct Place {
+    node: FakeNode,
+    address: String,
+    folder: tempfile::TempDir,
+}
+
+/// How the program ended.
+#[derive(Debug)]
+struct Ended {
+    code: i32,
+    stdout: Vec<u8>,
+    stderr: String,
+}
+
+impl Ended {
+    fn text(&self) -> String {
+        String::from_utf8(self.stdout.clone()).unwrap()
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.stdout).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+}
+
+impl Place {
+    async fn new() -> Self {
+        let node = FakeNode::new(9);
+        let socket = node.serve().await.unwrap();
+        let place =
+            Self { address: socket.to_string(), node, folder: tempfile::tempdir().unwrap() };
+        assert_eq!(place.zos(&["key", "new"]).await.code, 0);
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Runs the program against the node, with its id.
+    async fn zos(&self, arguments: &[&str]) -> Ended {
+        let node = format!("{}@{}", self.node.id(), self.address);
+        run(Some(&node), &self.path("key"), self.folder.path(), arguments).await
+    }
+}
+
+async fn run(node: Option<&str>, key: &Path, folder: &Path, arguments: &[&str]) -> Ended {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zos"));
+    command.args(arguments).current_dir(folder).env("ZOS_KEY", key).env_remove("ZOS_NODE");
+    if let Some(node) = node {
+        command.env("ZOS_NODE", node);
+    }
+    let output = command.output().await.unwrap();
+    Ended {
+        code: output.status.code().unwrap(),
+        stdout: output.stdout,
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+const HELLO: &str = include_str!("../../../docs/examples/hello.toml");
+
+#[tokio::test]
+async fn the_sample_goes_its_way() {
+    let place = Place::new().await;
+    let file = place.path("hello.toml");
+    std::fs::write(&file, HELLO).unwrap();
+
+    let dry = place.zos(&["apply", "-f", "hello.toml", "--dry-run"]).await;
+    assert_eq!(dry.code, 0, "{dry:?}");
+    assert!(dry.text().starts_with("would create hello version 1; it uses 0.25 CU"), "{dry:?}");
+    assert_eq!(place.zos(&["list"]).await.text(), "NAME  VERSION  WORKLOADS\n");
+
+    let applied = place.zos(&["apply", "-f", "hello.toml", "--wait", "--timeout", "10"]).await;
+    assert_eq!(applied.code, 0, "{applied:?}");
+    assert!(applied.stderr.contains("created hello version 1"), "{applied:?}");
+    assert!(applied.stderr.contains("hello/hello: running"), "{applied:?}");
+    assert!(applied.text().contains("10.1.0.2"), "{applied:?}");
+    let again = place.zos(&["apply", "-f", "hello.toml", "--json"]).await.json();
+    assert_eq!(again["change"], "unchanged");
+
+    let list = place.zos(&["list"]).await.text();
+    assert!(list.contains("hello  1        1 ready, 1 running"), "{list}");
+    assert_eq!(place.zos(&["show", "hello", "--json"]).await.json()["deployment"]["version"], 1);
+    assert_eq!(place.zos(&["logs", "hello/hello"]).await.stdout, LOG);
+
+    std::fs::write(&file, HELLO.replace("256MiB", "512MiB")).unwrap();
+    let conflict = place.zos(&["apply", "-f", "hello.toml"]).await;
+    assert_eq!(conflict.code, 3, "{conflict:?}");
+    assert!(conflict.stderr.contains("Write `version = 2`"), "{conflict:?}");
+
+    let deleted = place.zos(&["delete", "hello"]).await;
+    assert!(deleted.text().contains("next version of this name is 2"), "{deleted:?}");
+    assert_eq!(place.zos(&["show", "hello"]).await.code, 4);
+}
+
+#[tokio::test]
+async fn without_a_version_the_one_that_is_due_is_taken() {
+    let place = Place::new().await;
+    let apply = async |text: &str| {
+        let text = text.replace("version = 1\n", "");
+        std::fs::write(place.path("hello.toml"), text).unwrap();
+        let json = place.zos(&["apply", "-f", "hello.toml", "--json"]).await.json();
+        (
+            json["change"].as_str().unwrap().to_owned(),
+            json["status"]["deployment"]["version"].clone(),
+        )
+    };
+    assert_eq!(apply(HELLO).await, ("created".into(), 1.into()));
+    assert_eq!(apply(HELLO).await, ("unchanged".into(), 1.into()));
+    assert_eq!(apply(&HELLO.replace("256MiB", "512MiB")).await, ("updated".into(), 2.into()));
+    place.zos(&["delete", "hello"]).await;
+    assert_eq!(apply(HELLO).await, ("created".into(), 3.into()));
+}
+
+#[tokio::test]
+async fn a_faulty_file_is_told_field_by_field() {
+    let place = Place::new().await;
+    let apply = async |text: String, code: i32, said: &str| {
+        std::fs::write(place.path("web.toml"), text).unwrap();
+        let ended = place.zos(&["apply", "-f", "web.toml"]).await;
+        assert_eq!(ended.code, code, "{ended:?}");
+        assert!(ended.stderr.contains(said), "{ended:?}");
+    };
+    apply(HELLO.replace("cpu = 1", "cpu = 0"), 3, "workloads.hello.cpu: from 1 to 128").await;
+    apply(HELLO.replace("cpu = 1", "cpus = 1"), 3, "workloads.hello.cpus: unknown field").await;
+    apply(HELLO.replace("cpu = 1", "cpu = "), 1, "line 9").await;
+    let name = place.zos(&["apply", "-f", "web.toml", "--name", "Web"]).await;
+    assert_eq!(name.code, 2, "{name:?}");
+    assert_eq!(place.zos(&["apply", "-f", "absent.toml"]).await.code, 1);
+}
+
+#[tokio::test]
+async fn the_node_is_shown_also_without_its_id_and_then_with_a_warning() {
+    let place = Place::new().await;
+    let id = place.node.id().to_string();
+    let pinned = place.zos(&["node", "show"]).await;
+    assert_eq!((pinned.code, pinned.stderr.as_str()), (0, ""), "{pinned:?}");
+    assert!(pinned.text().contains(&id) && pinned.text().contains("storage.foreign-disk:sda"));
+
+    let key = place.path("key");
+    let bare = async |arguments: &[&str]| {
+        run(Some(&place.address), &key, place.folder.path(), arguments).await
+    };
+    let shown = bare(&["node", "show", "--json"]).await;
+    assert_eq!((shown.code, shown.json()["id"].as_str()), (0, Some(id.as_str())));
+    assert!(shown.stderr.contains("not verified") && shown.stderr.contains(&format!("{id}@127.0")));
+    let refused = bare(&["capacity"]).await;
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.stderr.contains("zos node show --node 127.0.0.1"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn capacity_is_a_table_or_json() {
+    let place = Place::new().await;
+    let text = place.zos(&["capacity"]).await.text();
+    assert!(text.contains("MRU (memory)   33 GiB    1 GiB"), "{text}");
+    assert!(text.contains("offers 7.75 CU and 4 SU"), "{text}");
+    assert_eq!(place.zos(&["--json", "capacity"]).await.json()["capacity"]["cru"]["free"], 8);
+}
+
+#[tokio::test]
+async fn keys_are_made_once() {
+    let place = Place::new().await;
+    let shown = place.zos(&["key", "show"]).await.text();
+    assert_eq!(place.zos(&["key", "show", "--json"]).await.json()["id"], shown.trim());
+    let again = place.zos(&["key", "new"]).await;
+    assert_eq!(again.code, 1, "{again:?}");
+    assert!(again.stderr.contains("never replaced"), "{again:?}");
+    assert_eq!(place.zos(&["key", "show"]).await.text(), shown);
+
+    let node = format!("{}@{}", place.node.id(), place.address);
+    let keyless = run(Some(&node), &place.path("none"), place.folder.path(), &["list"]).await;
+    assert_eq!(keyless.code, 2, "{keyless:?}");
+    assert!(keyless.stderr.contains("zos key new"), "{keyless:?}");
+}
+
+#[tokio::test]
+async fn who_does_not_answer_or_is_another_node_is_told_apart() {
+    let place = Place::new().await;
+    let key = place.path("key");
+    let at = async |node: String| run(Some(&node), &key, place.folder.path(), &["list"]).await;
+    let gone = at(format!("{}@127.0.0.1:1", place.node.id())).await;
+    assert_eq!(gone.code, 5, "{gone:?}");
+    assert!(gone.stderr.contains("Is the node on"), "{gone:?}");
+    let other = at(format!("{}@{}", FakeNode::new(10).id(), place.address)).await;
+    assert_eq!(other.code, 5, "{other:?}");
+    assert!(other.stderr.contains("Nothing was sent"), "{other:?}");
+    assert_eq!(at("nobody@127.0.0.1".into()).await.code, 2);
+    place.node.set_silent(true);
+    let silent = place.zos(&["list"]).await;
+    assert_eq!(silent.code, 1, "{silent:?}");
+    assert!(silent.stderr.contains("Try again"), "{silent:?}");
+}
+
+#[tokio::test]
+async fn wrong_usage_has_its_code() {
+    let place = Place::new().await;
+    for arguments in [&["bogus"][..], &[], &["show", "Web"], &["logs", "web"], &["apply"]] {
+        assert_eq!(place.zos(arguments).await.code, 2, "{arguments:?}");
+    }
+    let help = place.zos(&["--help"]).await;
+    assert_eq!(help.code, 0);
+    assert!(help.text().contains("Exit codes:") && help.text().contains("Examples:"));
+}
