@@ -16,8 +16,6 @@ const NODE_MEMORY: u64 = 96 << 20;
 
 /// path below /proc/sys, value
 const SYSCTLS: &[(&str, &str)] = &[
-    // Without a limit of the kernel's own: PID 1 limits each service by itself.
-    ("kernel/printk_devmsg", "on"),
     // A kernel that died boots again.
     ("kernel/panic", "10"),
     ("kernel/panic_on_oops", "1"),
@@ -49,7 +47,9 @@ pub(super) fn log(boot: &mut Boot) -> Result<()> {
     // The console shows what is more urgent than this number.
     let shown = format!("{} 4 1 7", level as u8 + 1);
     fs::write("/proc/sys/kernel/printk", shown).during("write", "/proc/sys/kernel/printk")?;
-    fs::write("/proc/sys/kernel/printk_devmsg", "on").during("write", "printk_devmsg")
+    // PID 1 limits each service by itself; the kernel's limit would drop lines of all alike.
+    fs::write("/proc/sys/kernel/printk_devkmsg", "on\n")
+        .during("write", "/proc/sys/kernel/printk_devkmsg")
 }
 
 pub(super) fn cgroups(boot: &mut Boot) -> Result<()> {

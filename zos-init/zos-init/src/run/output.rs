@@ -1,8 +1,8 @@
 //! What a unit prints: cut into lines, bounded and rate limited, never blocking the unit.
 //!
 //! ```text
-//!  pipe ─▶ bytes ─▶ lines of at most 800 bytes ─▶ 200 at once, 50 a second ─▶ kernel log as `name: line`
-//!                                                  └ the rest is counted, and the count is told
+//!  pipe ─▶ bytes ─▶ lines of at most 800 bytes ─▶ 200 at once, 20 a second ─▶ kernel log as `name: line`
+//!                                                  └ the rest is counted; the count is told every 5 s
 //! ```
 
 use std::os::fd::OwnedFd;
@@ -16,7 +16,9 @@ const LINE: usize = 800;
 /// Lines at once.
 const BURST: u64 = 200;
 /// Lines a second after that.
-const RATE: u64 = 50;
+const RATE: u64 = 20;
+/// Milliseconds between two lines that tell how many were dropped.
+const TOLD: Millis = 5_000;
 
 /// One process's output pipe.
 #[derive(Debug)]
@@ -35,11 +37,13 @@ pub(super) struct Lines {
     allowance: u64,
     last: Millis,
     dropped: u64,
+    /// When the number of dropped lines was told the last time.
+    told: Millis,
 }
 
 impl Lines {
     pub(super) fn new(now: Millis) -> Self {
-        Self { partial: Vec::new(), allowance: BURST * 1000, last: now, dropped: 0 }
+        Self { partial: Vec::new(), allowance: BURST * 1000, last: now, dropped: 0, told: now }
     }
 
     /// Takes bytes; gives the lines that are whole and allowed.
@@ -68,7 +72,7 @@ impl Lines {
         let mut out = Vec::new();
         self.emit(now, &mut out);
         if self.dropped > 0 {
-            out.push(self.told());
+            out.push(self.tell(now));
         }
         out
     }
@@ -86,8 +90,8 @@ impl Lines {
             return;
         }
         self.allowance -= 1000;
-        if self.dropped > 0 {
-            out.push(self.told());
+        if self.dropped > 0 && now >= self.told + TOLD {
+            out.push(self.tell(now));
         }
         let line = String::from_utf8_lossy(&line);
         let (level, text) = Level::split(line.trim_end_matches('\r'));
@@ -95,7 +99,8 @@ impl Lines {
         out.push((level.max(Level::Critical), text.to_owned()));
     }
 
-    fn told(&mut self) -> (Level, String) {
+    fn tell(&mut self, now: Millis) -> (Level, String) {
+        self.told = now;
         let dropped = std::mem::take(&mut self.dropped);
         (Level::Warning, format!("({dropped} lines came too fast and were dropped)"))
     }
@@ -120,13 +125,12 @@ mod tests {
     fn a_flood_is_dropped_and_counted() {
         let mut lines = Lines::new(0);
         assert_eq!(lines.push(0, "x\n".repeat(1000).as_bytes()).len(), 200);
-        let later = lines.push(100, "y\n".repeat(100).as_bytes());
-        assert_eq!(later[0].1, "(800 lines came too fast and were dropped)");
-        assert_eq!(later.len(), 1 + 5);
-        assert_eq!(
-            lines.end(100),
-            [(Level::Warning, "(95 lines came too fast and were dropped)".to_owned())]
-        );
+        assert_eq!(lines.push(100, "y\n".repeat(100).as_bytes()).len(), 2);
+        let later = lines.push(5_000, "z\n".repeat(100).as_bytes());
+        assert_eq!(later[0].1, "(898 lines came too fast and were dropped)");
+        assert_eq!(later.len(), 1 + 98);
+        let last = "(2 lines came too fast and were dropped)".to_owned();
+        assert_eq!(lines.end(5_001), [(Level::Warning, last)]);
     }
 
     proptest! {

@@ -31,14 +31,8 @@ impl Supervisor {
         }
         actions.push(Action::Note(Level::Notice, format!("going down for {end:?}: {why}")));
         self.down = Some(Down { end, stage: Stage::Transients });
-        for unit in &mut self.units {
-            match (unit.kind, &unit.state) {
-                (Kind::Transient, _) => unit.stop(now, unit.rules.stop_timeout, false, actions),
-                (Kind::Service, State::Waiting | State::Backoff { .. }) => {
-                    unit.enter(now, State::Exited);
-                }
-                (Kind::Service, _) => {}
-            }
+        for unit in self.units.iter_mut().filter(|unit| unit.kind == Kind::Transient) {
+            unit.stop(now, unit.rules.stop_timeout, false, actions);
         }
         actions.push(Action::Changed);
     }
@@ -46,6 +40,13 @@ impl Supervisor {
     /// Takes the next steps that are due.
     pub(super) fn further_down(&mut self, now: Millis, actions: &mut Vec<Action>) {
         let Some(Down { end, stage }) = self.down else { return };
+        // Nobody starts (again) on the way down, also not one that fell just now.
+        for unit in &mut self.units {
+            if matches!(unit.state, State::Waiting | State::Backoff { .. }) {
+                unit.enter(now, State::Exited);
+                actions.push(Action::Changed);
+            }
+        }
         let live = |supervisor: &Self, kind: Kind| {
             supervisor.units.iter().any(|unit| unit.kind == kind && !unit.is_over())
         };

@@ -1,1 +1,228 @@
-//! tests follow
+use std::fs;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const GOOD: &str = "exec = [\"/bin/a\", \"x\"]\nuser = \"net\"\n";
+
+fn check(text: &str, expect: &[&str]) {
+    let problems = match service::parse("a.toml", "a", text) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.iter().map(ToString::to_string).collect(),
+    };
+    assert_eq!(problems, expect, "{text}");
+}
+
+#[test]
+fn a_whole_service() {
+    let text = format!(
+        "{GOOD}requires = [\"b\"]\nafter = [\"c\"]\nsocket = \"/run/zos/net.sock\"\nready = \"fd\"\n\
+         ready-timeout = \"2min\"\nrestart = \"on-failure\"\nstop-signal = \"INT\"\nstop-timeout = \"1500ms\"\n\
+         capabilities = [\"NET_ADMIN\"]\ndevices = [\"/dev/net/tun\"]\n[env]\nA = \"b\"\nN = 3\n"
+    );
+    let service = service::parse("a.toml", "a", &text).unwrap();
+    assert_eq!((service.user, service.exec.len(), service.env["N"].as_str()), (112, 2, "3"));
+    let rules = service.rules;
+    assert_eq!(
+        (rules.after, rules.requires),
+        (vec!["c".to_owned(), "b".to_owned()], vec!["b".to_owned()])
+    );
+    assert_eq!((rules.ready, rules.ready_timeout), (Ready::Told, 120_000));
+    assert_eq!(
+        (rules.restart, rules.stop_signal, rules.stop_timeout),
+        (Restart::OnFailure, 2, 1500)
+    );
+    check(GOOD, &[]);
+}
+
+#[test]
+fn each_kind_of_mistake_has_its_line() {
+    check("exec = [\"/bin/a\"]", &["a.toml: `user` is missing; write `root` if it must be root"]);
+    check(
+        "user = \"net\"",
+        &["a.toml: `exec` is missing: a list of the program and its arguments"],
+    );
+    check(
+        &format!("{GOOD}require = []\n"),
+        &["a.toml:3: unknown key `require`; did you mean `requires`?"],
+    );
+    let known = "exec, env, user, requires, after, socket, ready, ready-timeout, restart, stop-signal, \
+                 stop-timeout, capabilities, devices";
+    check(
+        &format!("{GOOD}\nxyzzy = 1\n"),
+        &[&format!("a.toml:4: unknown key `xyzzy`; known are {known}")],
+    );
+    check(
+        &format!("{GOOD}ready = \"now\"\n"),
+        &["a.toml:3: `ready` = \"now\" is not one of none, fd"],
+    );
+    check(
+        &format!("{GOOD}after = \"b\"\n"),
+        &["a.toml:3: `after` is a string, not a list of texts"],
+    );
+    check(
+        &format!("{GOOD}after = [\"b\",\n 3]\n"),
+        &["a.toml:4: `after` holds a integer, not a text"],
+    );
+    check(
+        &format!("{GOOD}stop-timeout = \"5\"\nstop-signal = \"TREM\"\n"),
+        &[
+            "a.toml:3: `stop-timeout` = \"5\": write \"500ms\", \"90s\" or \"2min\"",
+            "a.toml:4: `stop-signal`: unknown signal TREM",
+        ],
+    );
+    check(
+        &format!("{GOOD}capabilities = [\"NET_ADMIM\"]\n"),
+        &["a.toml:3: unknown capability NET_ADMIM; did you mean NET_ADMIN?"],
+    );
+    check(&format!("{GOOD}devices = [\"/etc/x\"]\n"), &["a.toml:3: /etc/x is not below /dev"]);
+    check("exec = [\"a\"]\nuser = \"root\"\n", &["a.toml:1: `exec`: a is not an absolute path"]);
+    assert!(service::parse("a.toml", "a", "exec = [\n\n").unwrap_err()[0].line > 0);
+}
+
+#[test]
+fn templates() {
+    let text =
+        "exec = [\"/bin/v\"]\nnamespaces = [\"mount\"]\nfirst-user = 20000\n[limits]\nfiles = 9\n";
+    let template = template::parse("vm.toml", "vm", text).unwrap();
+    assert_eq!((template.first_user, template.slots, template.empty_root), (20_000, 10_000, true));
+    assert_eq!(template.limits, [(Resource::Files, 9)]);
+    let bad = |text: &str| template::parse("vm.toml", "vm", text).unwrap_err()[0].to_string();
+    assert_eq!(
+        bad(&text.replace("[\"mount\"]", "[]")),
+        "vm.toml: `root` = \"empty\" needs the namespace mount"
+    );
+    assert_eq!(bad(&text.replace("20000", "0")), "vm.toml: `first-user` must be 1000 or more");
+    assert!(bad(&text.replace("files", "file")).starts_with("vm.toml:5: `limits.file`"));
+    assert!(
+        bad(&text.replace("\"mount\"", "\"mount\", \"user\"")).contains("unknown namespace user")
+    );
+}
+
+fn service(name: &str, after: &[&str], requires: &[&str]) -> Service {
+    let list = |names: &[&str]| format!("{names:?}");
+    let text = format!("{GOOD}after = {}\nrequires = {}\n", list(after), list(requires));
+    service::parse("x.toml", name, &text).unwrap()
+}
+
+fn ordered(services: Vec<Service>) -> (Vec<String>, Vec<String>) {
+    let (services, problems) = graph::order(services);
+    (
+        services.into_iter().map(|service| service.name).collect(),
+        problems.iter().map(ToString::to_string).collect(),
+    )
+}
+
+#[test]
+fn the_graph() {
+    let (names, problems) =
+        ordered(vec![service("c", &["b"], &[]), service("b", &[], &["a"]), service("a", &[], &[])]);
+    assert_eq!((names, problems), (vec!["a".to_owned(), "b".to_owned(), "c".to_owned()], vec![]));
+
+    let (names, problems) = ordered(vec![
+        service("a", &["b"], &[]),
+        service("b", &["c"], &[]),
+        service("c", &["a"], &[]),
+        service("d", &["a"], &[]),
+    ]);
+    assert_eq!(names, ["d"]);
+    assert_eq!(
+        problems,
+        [
+            "a.toml: each waits for the next: a -> b -> c -> a",
+            "d.toml: starts after a, which is not there"
+        ]
+    );
+
+    let (names, problems) = ordered(vec![
+        service("a", &[], &["b"]),
+        service("b", &[], &["gone"]),
+        service("c", &["a"], &[]),
+    ]);
+    assert_eq!(names, ["c"]);
+    assert_eq!(problems.len(), 3, "{problems:?}");
+    assert_eq!(problems[0], "b.toml: requires gone, which is not there");
+
+    let (names, problems) = ordered(vec![service("a", &["a"], &[])]);
+    assert_eq!(
+        (names.len(), problems),
+        (0, vec!["a.toml: each waits for the next: a -> a".to_owned()])
+    );
+}
+
+#[test]
+fn the_units_of_the_image_are_good() {
+    let units = load_committed();
+    assert_eq!(units.problems, []);
+    let names: Vec<&str> = units.services.iter().map(|service| service.name.as_str()).collect();
+    let place = |name: &str| names.iter().position(|known| *known == name).unwrap();
+    for (earlier, later) in [
+        ("storaged", "identityd"),
+        ("identityd", "netd"),
+        ("netd", "capacityd"),
+        ("capacityd", "vmd"),
+        ("vmd", "provisiond"),
+        ("provisiond", "apid"),
+    ] {
+        assert!(place(earlier) < place(later), "{names:?}");
+    }
+    let vm = &units.templates["vm"];
+    assert_eq!((vm.first_user, vm.slots, vm.empty_root), (20_000, 10_000, true));
+    for service in &units.services {
+        let socket = service.socket.as_deref().unwrap();
+        let user = user::name(service.user).unwrap();
+        assert_eq!(socket, format!("/run/zos/{user}.sock"));
+        assert_eq!(
+            service.name,
+            format!("{}d", if user == "storage" { "storage" } else { user })
+                .replace("storaged", "storaged")
+        );
+    }
+}
+
+/// The committed files lie one folder above this crate, as `units` and `templates`.
+fn load_committed() -> Units {
+    load(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")))
+}
+
+#[test]
+fn a_broken_file_costs_only_its_unit() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("units")).unwrap();
+    fs::write(dir.path().join("units/good.toml"), GOOD).unwrap();
+    fs::write(dir.path().join("units/bad.toml"), "exec = 3").unwrap();
+    fs::write(dir.path().join("units/README"), "not a unit").unwrap();
+    let units = load(dir.path());
+    assert_eq!(units.services.len(), 1);
+    assert!(units.problems.iter().any(|problem| problem.file == "bad.toml" && problem.line == 1));
+    assert!(units.problems.iter().any(|problem| problem.file.ends_with("templates")));
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_taken(text in "(?s).{0,200}") {
+        let _ = service::parse("a.toml", "a", &text);
+        let _ = template::parse("a.toml", "a", &text);
+    }
+
+    #[test]
+    fn any_graph_is_ordered(edges in proptest::collection::vec((0..9_usize, 0..10_usize, any::<bool>()), 0..25)) {
+        let names: Vec<String> = (0..10).map(|n| format!("s{n}")).collect();
+        let mut services: Vec<Service> = names[..9].iter().map(|name| service(name, &[], &[])).collect();
+        for (from, to, needs) in edges {
+            let rules = &mut services[from].rules;
+            rules.after.push(names[to].clone());
+            if needs {
+                rules.requires.push(names[to].clone());
+            }
+        }
+        let (services, _) = graph::order(services);
+        for (at, service) in services.iter().enumerate() {
+            for before in &service.rules.after {
+                let place = services.iter().position(|other| other.name == *before);
+                prop_assert!(place.is_some_and(|place| place < at));
+            }
+        }
+    }
+}
