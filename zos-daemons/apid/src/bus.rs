@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use zos_api::local::capacity::{Measure, Measured};
@@ -26,16 +26,21 @@ const LOOK: Duration = Duration::from_secs(2);
 /// For what is written to disk before it is answered.
 const WRITE: Duration = Duration::from_secs(20);
 
+/// How many strangers' questions go to all daemons at once. Each opens about ten sockets, and
+/// anybody may ask; the others wait here.
+const LOOKERS: usize = 8;
+
 /// The node's other daemons.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Node {
     bus: Bus,
     faults: FaultBoard,
+    lookers: Semaphore,
 }
 
 impl Node {
     pub(crate) fn new(bus: Bus, faults: FaultBoard) -> Self {
-        Self { bus, faults }
+        Self { bus, faults, lookers: Semaphore::new(LOOKERS) }
     }
 
     async fn ask<M: Method>(&self, bound: Duration, method: M) -> Result<M::Reply, CallError> {
@@ -68,6 +73,7 @@ impl Node {
 impl Machine for Node {
     fn about(&self) -> Pending<'_, About> {
         Box::pin(async {
+            let _turn = self.lookers.acquire().await;
             let (boot, units, network, mut faults) = tokio::join!(
                 self.ask(LOOK, init::Describe {}),
                 self.ask(LOOK, ListUnits {}),

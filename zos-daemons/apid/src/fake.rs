@@ -43,8 +43,11 @@ pub struct FakeNode {
     key: SigningKey,
     /// Whether provisiond does not answer.
     silent: Arc<AtomicBool>,
-    kept: Arc<Mutex<BTreeMap<(TwinId, Name), Kept>>>,
+    kept: Arc<Mutex<AllKept>>,
 }
+
+/// What is known of every twin's names.
+type AllKept = BTreeMap<(TwinId, Name), Kept>;
 
 /// What is known of a name.
 #[derive(Debug)]
@@ -103,7 +106,7 @@ impl FakeNode {
         Certificate { der: STANDARD.encode(leaf.der()) }
     }
 
-    fn kept(&self) -> Result<MutexGuard<'_, BTreeMap<(TwinId, Name), Kept>>, CallError> {
+    fn kept(&self) -> Result<MutexGuard<'_, AllKept>, CallError> {
         if self.silent.load(Ordering::Relaxed) {
             return Err(CallError::busy("provisiond does not answer within 2 s"));
         }

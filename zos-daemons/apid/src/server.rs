@@ -94,13 +94,15 @@ async fn connection(
     }
 }
 
-/// A peer that is gone without a word is noticed within about a minute, also in a quiet stream.
+/// A peer that is gone without a word is noticed within about a minute, also in a quiet stream; one
+/// that doesn't take its answer, within two.
 fn watch_peer(tcp: &TcpStream) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     sockopt::set_socket_keepalive(tcp, true)?;
     sockopt::set_tcp_keepidle(tcp, Duration::from_secs(30))?;
     sockopt::set_tcp_keepintvl(tcp, Duration::from_secs(10))?;
     sockopt::set_tcp_keepcnt(tcp, 3)?;
+    sockopt::set_tcp_user_timeout(tcp, 120_000)?;
     Ok(())
 }
 

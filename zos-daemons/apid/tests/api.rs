@@ -1,13 +1,18 @@
 //! The API over real TLS on the loopback, before a node in memory: routes, problems, signatures.
 
+use std::sync::Arc;
+
 use apid::fake::{FakeNode, LOG};
 use axum::http::header::{ALLOW, CONTENT_TYPE, ETAG, WWW_AUTHENTICATE};
 use axum::http::{Response, StatusCode};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use serde_json::Value;
 use zos_api::client::{Address, Client, ClientError};
 use zos_api::local::Change;
+use zos_api::local::identity::Certificate;
 use zos_api::signature::{Moment, Parts, sign};
 use zos_types::{Problem, WorkloadName};
 
@@ -272,6 +277,26 @@ async fn only_the_node_asked_for_is_talked_to() {
     let nobody = Address { id: None, host: "127.0.0.1".into(), port: 1 };
     let error = Client::new(nobody, None).node().await.unwrap_err();
     assert!(matches!(error, ClientError::Unreachable { .. }), "{error:?}");
+}
+
+/// The certificate that identityd makes is one that the client takes, and only for its node.
+#[tokio::test]
+async fn a_certificate_by_identityd_is_taken() {
+    let (node, root) = (FakeNode::new(9), key(9));
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let tls = apid::tls::acceptor(async |request| {
+        let spki = STANDARD.decode(request.spki).unwrap();
+        let der = identityd::certificate::certify(&root, &spki).unwrap();
+        Ok(Certificate { der: STANDARD.encode(der) })
+    });
+    let tls = tls.await.unwrap();
+    tokio::spawn(apid::server::serve(listener, tls, apid::router(Arc::new(node.api()))));
+    let client = |id| Client::new(Address { id, host: "127.0.0.1".into(), port }, Some(key(1)));
+    client(Some(node.id())).list().await.unwrap();
+    assert_eq!(client(None).node().await.unwrap().id, node.id());
+    let other = client(Some(FakeNode::new(10).id())).node().await.unwrap_err();
+    assert!(matches!(other, ClientError::WrongNode { .. }), "{other:?}");
 }
 
 #[tokio::test]

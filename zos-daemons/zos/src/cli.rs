@@ -110,7 +110,7 @@ pub(crate) enum Command {
     },
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Copy, Debug, Subcommand)]
 pub(crate) enum KeyCommand {
     /// Make a key. A key that is there is never replaced.
     #[command(after_help = "Examples:\n  zos key new\n  zos key new --key ./blue.key")]
