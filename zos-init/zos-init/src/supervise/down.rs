@@ -67,18 +67,23 @@ impl Supervisor {
     fn stop_those_without_followers(&mut self, now: Millis, actions: &mut Vec<Action>) {
         for at in 0..self.units.len() {
             let unit = &self.units[at];
-            let follows = |name: &str| {
-                self.units
-                    .iter()
-                    .any(|other| !other.is_over() && other.rules.after.iter().any(|n| n == name))
-            };
             let stopping = matches!(unit.state, State::Stopping { again: false, .. });
-            if unit.kind != Kind::Service || unit.is_over() || stopping || follows(&unit.name) {
+            if unit.kind != Kind::Service || unit.is_over() || stopping || self.followed(&unit.name)
+            {
                 continue;
             }
             let grace = unit.rules.stop_timeout;
             self.units[at].stop(now, grace, false, actions);
             actions.push(Action::Changed);
         }
+    }
+
+    /// Somebody lives who starts after it, be it through others that are gone. (No cycles: unit files with one were
+    /// left out.)
+    fn followed(&self, name: &str) -> bool {
+        self.units
+            .iter()
+            .filter(|other| other.rules.after.iter().any(|before| before == name))
+            .any(|other| !other.is_over() || self.followed(&other.name))
     }
 }

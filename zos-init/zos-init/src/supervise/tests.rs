@@ -57,7 +57,7 @@ impl Sim {
                     self.event(Event::Launched { unit, pid, jitter: 0 });
                 }
                 Action::Signal(unit, signal) => {
-                    self.log.push(format!("signal {signal} {}", name(unit)))
+                    self.log.push(format!("signal {signal} {}", name(unit)));
                 }
                 Action::Kill(unit) => self.log.push(format!("kill {}", name(unit))),
                 Action::Finish(end) => self.log.push(format!("finish {end:?}")),
