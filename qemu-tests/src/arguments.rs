@@ -54,6 +54,7 @@ pub fn arguments(node: &Node, accel: Accel, places: &Places) -> Vec<String> {
     words.pair("-qmp", format!("unix:{},server=on,wait=off", plain(&places.qmp)));
     words.device(json!({"driver": "VGA"}));
     words.device(json!({"driver": "qemu-xhci", "id": "usb"}));
+    words.device(json!({"driver": "pcie-root-port", "id": SPARE, "chassis": 100}));
     if node.firmware == Firmware::Uefi {
         let (code, variables) = (plain(&places.uefi.0), plain(&places.uefi.1));
         words.pair("-drive", format!("if=pflash,format=raw,readonly=on,file={code}"));
@@ -85,6 +86,15 @@ pub fn arguments(node: &Node, accel: Accel, places: &Places) -> Vec<String> {
     words.list.extend(node.qemu.iter().cloned());
     words.list
 }
+
+/// A port of this computer that leads to the node API, as QEMU's user network wants it.
+#[must_use]
+pub fn forward(port: u16) -> String {
+    format!("tcp:127.0.0.1:{port}-:8443")
+}
+
+/// A root port that is free at the start.
+pub const SPARE: &str = "spare";
 
 /// The root port of the disk with this number.
 #[must_use]
@@ -130,9 +140,8 @@ impl Words {
         let (id, mac) = (Nic::id(number), Nic::mac(number));
         let mut device = json!({"driver": "virtio-net-pci", "id": id, "netdev": format!("net-{id}"), "mac": mac});
         let back = match nic {
-            Nic::Lan => {
-                let mut user =
-                    format!("user,id=net-{id},hostfwd=tcp:127.0.0.1:{}-:8443", places.api_port);
+            Nic::Lan | Nic::Waiting => {
+                let mut user = format!("user,id=net-{id},hostfwd={}", forward(places.api_port));
                 if let Some(url) = &places.boot_url {
                     user += &format!(",bootfile={url}");
                     device["bootindex"] = 1.into();

@@ -15,7 +15,7 @@ use serde_json::json;
 use zos_types::machine::Node as NodeView;
 
 use crate::api::{Api, fault};
-use crate::arguments::{bus, port};
+use crate::arguments::{SPARE, bus, forward, port};
 use crate::disk::Disk;
 use crate::nic::Nic;
 use crate::node::Node;
@@ -100,6 +100,11 @@ impl Machine {
         &mut self.qmp
     }
 
+    /// An error when QEMU has ended.
+    pub fn check_alive(&mut self) -> Result<()> {
+        alive(&mut self.child)
+    }
+
     /// Waits for a text on the serial port, and gives its line.
     pub fn wait_for_serial(&mut self, text: &str, patience: Duration) -> Result<String> {
         let Self { serial, child, .. } = self;
@@ -147,6 +152,17 @@ impl Machine {
     fn plug_device(&mut self, disk: &Disk, number: usize) -> Result<()> {
         let port = port(number);
         self.qmp.execute("device_add", disk.device(bus(disk, &port)))?;
+        Ok(())
+    }
+
+    /// Plugs in a network card on a LAN with DHCP; for a node that was started without one.
+    pub fn plug_nic(&mut self) -> Result<()> {
+        let back =
+            json!({"type": "user", "id": "net-late", "hostfwd": [{"str": forward(self.api_port)}]});
+        self.qmp.execute("netdev_add", back)?;
+        let card =
+            json!({"driver": "virtio-net-pci", "id": "late", "netdev": "net-late", "bus": SPARE});
+        self.qmp.execute("device_add", card)?;
         Ok(())
     }
 

@@ -47,6 +47,12 @@ impl Qemu {
         found.as_ref().map_err(|error| anyhow!("no QEMU: {error}"))
     }
 
+    /// The words that start it, before its arguments.
+    #[must_use]
+    pub fn words(&self) -> &[String] {
+        &self.prefix
+    }
+
     /// A command that starts it.
     #[must_use]
     pub fn command(&self) -> Command {

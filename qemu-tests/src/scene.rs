@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -23,7 +24,6 @@ use crate::arguments::{Places, arguments};
 use crate::disk::{self, Disk, Interface};
 use crate::image;
 use crate::machine::{Evidence, Machine};
-use crate::nic::Nic;
 use crate::node::{Boot, Firmware, Node};
 use crate::probe;
 use crate::qemu::Qemu;
@@ -125,7 +125,9 @@ impl Scene {
             uefi: uefi(node, qemu, &dir)?,
             stick: stick(node, &dir)?,
         };
-        let mut command = qemu.command();
+        // Away from the terminal's Ctrl-C, so that a node may be switched off orderly on it; and gone with us, whatever ends us.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).args(qemu.words()).process_group(0);
         command.args(arguments(node, Accel::probe()?, &places));
         write_script(&command, &dir.join("qemu.sh"))?;
         let log = File::create(dir.join("qemu.log")).context("make QEMU's log")?;
@@ -156,7 +158,7 @@ impl Scene {
             _slot: slot,
         };
         for (number, nic) in node.nics.iter().enumerate() {
-            if *nic == Nic::Unplugged {
+            if nic.starts_unplugged() {
                 machine.set_cable(number, false)?;
             }
         }
@@ -226,7 +228,7 @@ fn boot_server(node: &Node) -> Result<Web> {
 }
 
 /// The command, to be run again by hand.
-fn write_script(command: &std::process::Command, path: &Path) -> Result<()> {
+fn write_script(command: &Command, path: &Path) -> Result<()> {
     let quote =
         |word: &std::ffi::OsStr| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"));
     let words: Vec<String> =
