@@ -1,0 +1,247 @@
+//! What is done for a VM: gathering what its process needs, giving it back.
+//!
+//! ```text
+//!  /dev/kvm ─────────────┐
+//!  guest kernel, image ──┤
+//!  storaged.OpenVolume ──┼─▶ descriptors, named ─┬─▶ Init.StartTransient (template `vm`)
+//!  netd.OpenTap ─────────┤                       │
+//!  console ring ─────────┤    spec: which is     │
+//!  spec ◀────────────────┴──── which, by name ───┘
+//! ```
+//! The VMM opens nothing itself.
+
+use std::fs::File;
+use std::future::Future;
+use std::io::{Seek, Write};
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use zos_api::local::init::{Acknowledge, Limits, StartTransient};
+use zos_api::local::net::{CloseTaps, OpenTap};
+use zos_api::local::storage::{CloseVolume, OpenVolume, serial};
+use zos_daemon::{Bus, CallError};
+use zos_types::deployment::{DiskOf, Image, Vm};
+use zos_types::{Fault, WorkloadName};
+use zos_vmm_spec::{Disk, Mac, Net, Source, Spec};
+
+use crate::notes::Key;
+use crate::ring;
+
+/// Where the image keeps what builtin guests boot.
+const GUEST: &str = "/usr/share/zos/guest";
+/// The guest's console; a panic reboots at once, so that the restart policy sees it.
+const CMDLINE: &str = "console=ttyS0 quiet panic=-1";
+/// Decides whether VMs can run at all.
+const KVM: &str = "/dev/kvm";
+/// How long another daemon may take for one thing.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `vm/<twin>/<deployment>.<workload>`: what PID 1 calls it.
+pub fn unit((twin, name): &Key) -> String {
+    format!("vm/{twin}/{}", name.dotted())
+}
+
+/// Opens KVM; the fault says what the farmer can do.
+pub fn open_kvm(path: &Path) -> Result<OwnedFd, Fault> {
+    File::options().read(true).write(true).open(path).map(OwnedFd::from).map_err(|error| {
+        let detail = if error.kind() == std::io::ErrorKind::NotFound {
+            "no VM can run: this machine offers no hardware virtualization; enable it (AMD SVM, \
+             Intel VT-x) in the firmware's setup"
+                .to_owned()
+        } else {
+            format!("no VM can run: open {}: {error}", path.display())
+        };
+        Fault::new(NO_KVM, detail)
+    })
+}
+
+/// The fault of a machine without virtualization.
+pub const NO_KVM: &str = "vm.no-kvm";
+
+/// The fault of a machine that can't run VMs, if it can't.
+pub fn check_kvm() -> Option<Fault> {
+    open_kvm(Path::new(KVM)).err()
+}
+
+/// Descriptors by name, for `LISTEN_FDNAMES`.
+#[derive(Debug, Default)]
+struct Passed {
+    names: Vec<String>,
+    fds: Vec<OwnedFd>,
+}
+
+impl Passed {
+    fn add(&mut self, name: impl Into<String>, fd: impl Into<OwnedFd>) -> Source {
+        let name = name.into();
+        self.names.push(name.clone());
+        self.fds.push(fd.into());
+        Source::Fd(name)
+    }
+}
+
+/// Starts a VM: answers once PID 1 has its process. Gives its address on its first network.
+pub async fn start(
+    bus: &Bus,
+    key: &Key,
+    slot: u32,
+    vm: &Vm,
+    ring: PathBuf,
+) -> Result<Option<IpAddr>, Fault> {
+    let (twin, name) = key;
+    let mut passed = Passed::default();
+    passed.add("kvm", open_kvm(Path::new(KVM))?);
+    let (kernel, initramfs) = match vm.image {
+        Image::Hello => ("vmlinuz", "hello.img"),
+    };
+    let kernel = passed.add("kernel", open(&Path::new(GUEST).join(kernel))?);
+    let initramfs = passed.add("initramfs", open(&Path::new(GUEST).join(initramfs))?);
+    let console =
+        ring::open(&ring).map_err(|e| Fault::new("vm.console", format!("console: {e}")))?;
+    let console = passed.add("console", console);
+    let disks = disks(bus, key, vm, &mut passed).await?;
+    let (nets, address) = nets(bus, key, vm, &mut passed).await?;
+    let spec = Spec {
+        cpus: u16::try_from(vm.cpu).unwrap_or(u16::MAX),
+        memory: zos_vmm_spec::Bytes(vm.memory.0),
+        cmdline: CMDLINE.to_owned(),
+        kernel,
+        initramfs: Some(initramfs),
+        disks,
+        nets,
+        rng: true,
+        console: Some(console),
+    };
+    spec.validate().map_err(|e| Fault::new("vm.spec", format!("the VMM can't run it: {e}")))?;
+    passed.add("spec", spec_file(&spec)?);
+    // One that ended and was not acknowledged yet would stand in the way.
+    let _ = patient(bus.call(Acknowledge { unit: unit(key) })).await;
+    let start = StartTransient {
+        template: "vm".to_owned(),
+        name: name.dotted(),
+        twin: *twin,
+        slot,
+        limits: limits(vm),
+        args: Vec::new(),
+        fds: passed.names,
+    };
+    patient(bus.call_with_fds(start, passed.fds))
+        .await
+        .map_err(|e| Fault::new("vm.start", format!("start the VMM: {e}")))?;
+    Ok(address)
+}
+
+/// Its CPU weight grows with its CPUs, so a share is per CPU.
+fn limits(vm: &Vm) -> Limits {
+    Limits {
+        memory: Some(vm.charged().0),
+        cpu_weight: Some((u64::from(vm.cpu) * 100).clamp(1, 10_000)),
+        // a thread for each CPU, two for each device's queues, and its own few
+        pids: Some(u64::from(vm.cpu) + 64),
+    }
+}
+
+async fn disks(bus: &Bus, key: &Key, vm: &Vm, passed: &mut Passed) -> Result<Vec<Disk>, Fault> {
+    let mut disks = Vec::new();
+    for (i, disk) in vm.disks.iter().enumerate() {
+        let fault = |why: String| Fault::new("vm.volume", format!("volume {}: {why}", disk.volume));
+        let open = OpenVolume { twin: key.0, name: volume_name(&key.1, disk) };
+        let opened = patient(bus.call_with_fds(open, Vec::new())).await;
+        let (_, fds) = opened.map_err(|e| fault(e.to_string()))?;
+        let fd = fds.into_iter().next().ok_or_else(|| fault("no descriptor came".into()))?;
+        disks.push(Disk {
+            id: disk.volume.to_string(),
+            source: passed.add(format!("disk-{i}"), fd),
+            readonly: false,
+            serial: Some(serial(&disk.volume)),
+        });
+    }
+    Ok(disks)
+}
+
+async fn nets(
+    bus: &Bus,
+    (twin, name): &Key,
+    vm: &Vm,
+    passed: &mut Passed,
+) -> Result<(Vec<Net>, Option<IpAddr>), Fault> {
+    let (mut nets, mut address) = (Vec::new(), None);
+    for (i, network) in vm.networks.iter().enumerate() {
+        let fault = |why: String| Fault::new("vm.network", format!("network {i}: {why}"));
+        let index = u32::try_from(i).map_err(|e| fault(e.to_string()))?;
+        let open = OpenTap { twin: *twin, name: name.clone(), index, network: network.network };
+        let opened = patient(bus.call_with_fds(open, Vec::new())).await;
+        let (tap, fds) = opened.map_err(|e| fault(e.to_string()))?;
+        let fd = fds.into_iter().next().ok_or_else(|| fault("no descriptor came".into()))?;
+        let mac: Mac = tap.mac.parse().map_err(|e| fault(format!("{e}")))?;
+        address = address.or(Some(tap.address));
+        nets.push(Net {
+            id: format!("net-{i}"),
+            source: passed.add(format!("net-{i}"), fd),
+            mac: Some(mac),
+        });
+    }
+    Ok((nets, address))
+}
+
+/// The spec as a file in memory, to be read from its begin.
+fn spec_file(spec: &Spec) -> Result<File, Fault> {
+    let write = || -> std::io::Result<File> {
+        let mut file =
+            File::from(rustix::fs::memfd_create("spec", rustix::fs::MemfdFlags::CLOEXEC)?);
+        file.write_all(&serde_json::to_vec(spec)?)?;
+        file.rewind()?;
+        Ok(file)
+    };
+    write().map_err(|e| Fault::new("vm.spec", format!("write the VM's spec: {e}")))
+}
+
+/// Gives back what a VM held and holds no longer: all of it if it is to be gone, else only what it
+/// had before and has not now.
+pub async fn release(
+    bus: &Bus,
+    key: &Key,
+    vm: &Vm,
+    before: Option<&Vm>,
+    gone: bool,
+) -> Result<(), CallError> {
+    let (twin, name) = key;
+    if gone || before.is_some_and(|before| before.networks != vm.networks) {
+        done(patient(bus.call(CloseTaps { twin: *twin, name: name.clone() })).await)?;
+    }
+    let had = before.into_iter().flat_map(|before| &before.disks);
+    let has = if gone { vm.disks.as_slice() } else { &[] };
+    let mut closed: Vec<&DiskOf> = Vec::new();
+    for disk in had.chain(has) {
+        let kept = !gone && vm.disks.contains(disk);
+        if !kept && !closed.contains(&disk) {
+            let close = CloseVolume { twin: *twin, name: volume_name(name, disk) };
+            done(patient(bus.call(close)).await)?;
+            closed.push(disk);
+        }
+    }
+    Ok(())
+}
+
+/// What is not there needs no closing.
+fn done<T>(result: Result<T, CallError>) -> Result<(), CallError> {
+    match result {
+        Ok(_) | Err(CallError::NotFound { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn volume_name(vm: &WorkloadName, disk: &DiskOf) -> WorkloadName {
+    WorkloadName { deployment: vm.deployment.clone(), workload: disk.volume.clone() }
+}
+
+fn open(path: &Path) -> Result<File, Fault> {
+    File::open(path).map_err(|e| Fault::new("vm.image", format!("open {}: {e}", path.display())))
+}
+
+async fn patient<T>(call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+    tokio::time::timeout(PATIENCE, call)
+        .await
+        .unwrap_or_else(|_| Err(CallError::busy("no answer within a minute")))
+}

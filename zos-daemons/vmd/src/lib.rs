@@ -1,0 +1,157 @@
+//! vmd: owns the VMs of a node while they run. PID 1 is their parent, so nothing that happens to
+//! vmd happens to them.
+//!
+//! ```text
+//!  provisiond ── Ensure, Remove ──▶ host ──▶ machine (decides) ──▶ effects (asks)
+//!  apid ──────── List, ReadLog ──▶   │                               │
+//!  PID 1 ─────── units, Drain ───▶   │            storaged: volumes ─┤
+//!                                  notes               netd: taps ───┤
+//!                    (found again after a restart)    PID 1: start ──┘
+//! ```
+//! Absent on purpose: anything that outlives a boot. Which VMs are to run is provisiond's to know.
+#![forbid(unsafe_code)]
+
+pub mod effects;
+pub mod host;
+pub mod machine;
+pub mod notes;
+pub mod ring;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use tokio::sync::{mpsc, oneshot};
+use zos_api::local::Done;
+use zos_api::local::storage::Settle;
+use zos_api::local::vm::{Drain, Ensure, Ensured, INTERFACE, List, LogChunk, ReadLog, Remove, Vms};
+use zos_daemon::{Bus, Call, CallError, Daemon, Router, Sink};
+
+use crate::host::{Host, Message};
+use crate::notes::Notes;
+use crate::ring::Piece;
+
+/// Made by PID 1 for vmd.
+const RUNTIME: &str = "/run/zos/vm";
+/// How often a followed console is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The daemon's life.
+pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
+    let (bus, faults) = (daemon.bus.clone(), daemon.faults.clone());
+    effects::check_kvm().into_iter().for_each(|fault| faults.raise(fault));
+    let boot =
+        std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("read the boot's id")?;
+    let (tell, messages) = mpsc::channel(64);
+    let (heard, told) = (tell.clone(), bus.clone());
+    tokio::spawn(async move {
+        let folder = folder(&told).await;
+        let host = Host::new(Notes::new(folder, boot.trim()), told.clone(), faults, heard.clone());
+        tokio::spawn(host::watch_units(told, heard));
+        host.run(messages).await;
+    });
+    daemon.serve(router(tell)).await?;
+    Ok(())
+}
+
+/// Where the notes lie: the runtime folder, or, without one, the state's.
+async fn folder(bus: &Bus) -> PathBuf {
+    if notes::is_writable(Path::new(RUNTIME)) {
+        return RUNTIME.into();
+    }
+    loop {
+        match bus.call(Settle {}).await {
+            Ok(settled) => return Path::new(&settled.path).join("vm"),
+            Err(error) => tracing::warn!("ask storaged where the state lies: {error}"),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// The daemon's answers.
+pub fn router(tell: mpsc::Sender<Message>) -> Router {
+    let with = tell.clone();
+    let ensure = move |_: Call, Ensure { twin, name, vm }| {
+        let tell = with.clone();
+        async move {
+            let change = ask(&tell, |reply| Message::Ensure((twin, name), vm, reply)).await??;
+            Ok(Ensured { change })
+        }
+    };
+    let with = tell.clone();
+    let remove = move |_: Call, Remove { twin, name }| {
+        let tell = with.clone();
+        async move {
+            ask(&tell, |reply| Message::Remove((twin, name), reply)).await?;
+            Ok(Done {})
+        }
+    };
+    let with = tell.clone();
+    let list = move |_: Call, _: List| {
+        let tell = with.clone();
+        async move { Ok(Vms { vms: ask(&tell, Message::List).await? }) }
+    };
+    let with = tell.clone();
+    let drain = move |_: Call, Drain { deadline_ms }| {
+        let tell = with.clone();
+        async move {
+            let deadline = Duration::from_millis(deadline_ms);
+            let down = tokio::time::timeout(deadline, ask(&tell, Message::Drain)).await;
+            down.unwrap_or(Ok(()))?;
+            Ok(Done {})
+        }
+    };
+    let read = move |_: Call, request: ReadLog, out: Sink<LogChunk>| {
+        let tell = tell.clone();
+        async move { read_log(&tell, request, &out).await }
+    };
+    Router::new(&INTERFACE).on(ensure).on(remove).on(list).on(drain).on_stream(read)
+}
+
+async fn ask<T>(
+    tell: &mpsc::Sender<Message>,
+    message: impl FnOnce(oneshot::Sender<T>) -> Message,
+) -> Result<T, CallError> {
+    let gone = || CallError::busy("vmd is going down");
+    let (reply, answer) = oneshot::channel();
+    tell.send(message(reply)).await.map_err(|_| gone())?;
+    answer.await.map_err(|_| gone())
+}
+
+async fn read_log(
+    tell: &mpsc::Sender<Message>,
+    ReadLog { twin, name, from, follow }: ReadLog,
+    out: &Sink<LogChunk>,
+) -> Result<LogChunk, CallError> {
+    let none = || CallError::not_found(format!("there is no VM {name}"));
+    let log = ask(tell, |reply| Message::Log((twin, name.clone()), reply)).await?;
+    let (path, mut life) = log.ok_or_else(none)?;
+    // Made here if the VM has not been started yet, so that a follower may come first.
+    let ring = ring::open(&path).map_err(|e| CallError::failed(&e))?;
+    let read = |from| ring::read(&ring, from).map_err(|e| CallError::failed(&e));
+    let mut piece = read(from)?;
+    if !follow {
+        return Ok(chunk(&piece));
+    }
+    out.send(chunk(&piece)).await?;
+    loop {
+        let ended = tokio::select! {
+            () = tokio::time::sleep(LOOK) => false,
+            changed = life.changed() => changed.is_err(),
+            () = out.closed() => return Ok(chunk(&piece)),
+        };
+        piece = read(piece.next())?;
+        if ended {
+            return Ok(chunk(&piece));
+        }
+        if !piece.data.is_empty() {
+            out.send(chunk(&piece)).await?;
+        }
+    }
+}
+
+fn chunk(piece: &Piece) -> LogChunk {
+    LogChunk { from: piece.from, data: BASE64_STANDARD.encode(&piece.data), next: piece.next() }
+}

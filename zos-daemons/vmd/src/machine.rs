@@ -1,0 +1,509 @@
+//! One VM as a state machine. It never asks the clock and does nothing itself: events in, actions
+//! out. What it holds is what it is; doing is [`crate::effects`]'s.
+//!
+//! ```text
+//!            ┌────────────── ended: policy, backoff ──────────────┐
+//!            ▼                                                    │
+//!  Unknown ▶ Waiting ──Start──▶ Starting ──seen running──▶ Running
+//!     │         │ removed           │ removed                 │ removed, changed, drained
+//!     │         │                   └──────────┬──────────────┘
+//!     │         │                              ▼
+//!     │         │                           Stopping ──ended──┐
+//!     │         ▼                                             │
+//!     │      Releasing ◀──────────────────────────────────────┤
+//!     │         │ done: gone, or changed ─▶ Waiting           ▼
+//!     └─▶ ended and not to run again ─────────────────────▶ Ended
+//! ```
+//! Unknown is a VM found in the notes of an earlier life: PID 1 tells what became of it.
+
+use serde::{Deserialize, Serialize};
+use zos_api::local::init::Exit;
+use zos_types::Fault;
+use zos_types::deployment::{Restart, Vm};
+use zos_types::status::State;
+
+/// Milliseconds of `CLOCK_BOOTTIME`.
+pub type Millis = u64;
+
+/// How long a guest has to go down by itself.
+pub const GRACE: Millis = 10_000;
+/// A VM that ran this long counts as healthy: its next end is its first.
+pub const STABLE: Millis = 60_000;
+/// The longest pause between two starts.
+pub const LONGEST_PAUSE: Millis = 300_000;
+/// How long PID 1 may take to show a VM that it said to have started.
+const APPEARS: Millis = 30_000;
+/// Ends in a row that are nobody's trouble yet.
+const PATIENCE: u32 = 3;
+
+/// What is wanted of a VM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wish {
+    /// That it runs.
+    Run,
+    /// That nothing of it is left.
+    Gone,
+    /// That it stays down, since the node goes down.
+    Down,
+}
+
+/// Where a VM stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Noted in an earlier life; not seen yet.
+    Unknown,
+    /// To be started.
+    Waiting {
+        /// When.
+        at: Millis,
+        /// What went wrong before, if that is worth showing.
+        fault: Option<Fault>,
+    },
+    /// PID 1 is asked to start it.
+    Starting {
+        /// Since when PID 1 says that it did; none: it has not answered.
+        started: Option<Millis>,
+    },
+    /// Its process runs.
+    Running,
+    /// It was told to stop.
+    Stopping {
+        /// When it is told again, without grace.
+        again: Millis,
+    },
+    /// Its process is gone, and what it held is given back.
+    Releasing {
+        /// When to try again; none: it is being tried.
+        again: Option<Millis>,
+    },
+    /// It ended and stays so.
+    Ended {
+        /// How it ended.
+        cause: String,
+    },
+    /// Nothing is left of it.
+    Gone,
+}
+
+/// What PID 1 shows of a VM's unit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Seen {
+    /// There is none.
+    Absent,
+    /// Its process runs.
+    Alive,
+    /// It ended.
+    Ended {
+        /// How; none if it could not even be started.
+        exit: Option<Exit>,
+        /// When: what tells one end from the next.
+        at: Millis,
+    },
+}
+
+/// What happens to a VM.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// It is to be so.
+    Ensure(Vm),
+    /// It is to be gone.
+    Remove,
+    /// The node goes down.
+    Drain,
+    /// PID 1 shows it.
+    Seen(Seen),
+    /// A start came to its end, which may be that it failed.
+    Started {
+        /// Which start.
+        attempt: u32,
+        /// What went wrong.
+        result: Result<(), Fault>,
+    },
+    /// What it held was given back, or not.
+    Released(Result<(), String>),
+    /// Time has passed.
+    Tick,
+}
+
+/// What is to be done for a VM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Gather what it needs and have it started; ends in [`Event::Started`].
+    Start {
+        /// Which start.
+        attempt: u32,
+    },
+    /// Have it stopped.
+    Stop {
+        /// How long it may go down by itself.
+        grace: Millis,
+    },
+    /// Its end was seen.
+    Acknowledge,
+    /// Give back volumes that it no longer has, and, if it is to be gone, all that it held; ends in
+    /// [`Event::Released`].
+    Release,
+}
+
+/// A VM.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Machine {
+    /// What it is to be.
+    pub vm: Vm,
+    /// What it was when it was started the last time, if that is something else.
+    #[serde(default)]
+    pub before: Option<Vm>,
+    /// What is wanted of it.
+    pub wish: Wish,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// Ends in a row without a healthy time between them.
+    failures: u32,
+    /// When it was started the last time.
+    started: Millis,
+    /// The last end that was acted upon.
+    handled: Millis,
+    /// Counts starts.
+    attempt: u32,
+    /// Since when it stands where it stands.
+    pub since: Millis,
+    /// Of an earlier life only how it ended is worth noting; the rest PID 1 tells.
+    #[serde(rename = "ended", with = "note")]
+    phase: Phase,
+}
+
+mod note {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Phase;
+
+    pub(super) fn serialize<S: Serializer>(phase: &Phase, s: S) -> Result<S::Ok, S::Error> {
+        match phase {
+            Phase::Ended { cause } => Some(cause).serialize(s),
+            _ => None::<&String>.serialize(s),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Phase, D::Error> {
+        let cause = Option::<String>::deserialize(d)?;
+        Ok(cause.map_or(Phase::Unknown, |cause| Phase::Ended { cause }))
+    }
+}
+
+impl Machine {
+    /// A VM that was never started.
+    pub fn new(now: Millis, vm: Vm) -> Self {
+        Self {
+            vm,
+            before: None,
+            wish: Wish::Run,
+            restarts: 0,
+            failures: 0,
+            started: 0,
+            handled: 0,
+            attempt: 0,
+            since: now,
+            phase: Phase::Waiting { at: now, fault: None },
+        }
+    }
+
+    /// Where it stands.
+    pub fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    /// Whether no process of it is left, and none will come.
+    pub fn is_down(&self) -> bool {
+        matches!(self.phase, Phase::Ended { .. } | Phase::Releasing { .. } | Phase::Gone)
+    }
+
+    /// The fault that keeps it from running.
+    pub fn fault(&self) -> Option<&Fault> {
+        match &self.phase {
+            Phase::Waiting { fault, .. } => fault.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Its state in the node's words. `date` turns a moment into the node's time.
+    pub fn state(&self, date: impl Fn(Millis) -> jiff::Timestamp) -> State {
+        match &self.phase {
+            Phase::Unknown | Phase::Starting { .. } | Phase::Waiting { fault: None, .. } => {
+                State::Preparing
+            }
+            Phase::Waiting { at, fault: Some(fault) } => {
+                State::Degraded { fault: fault.detail.clone(), retry_at: date(*at) }
+            }
+            Phase::Running => State::Running,
+            Phase::Stopping { .. } | Phase::Releasing { .. } | Phase::Gone => State::Stopping,
+            Phase::Ended { cause } => State::Stopped { cause: cause.clone() },
+        }
+    }
+
+    /// When it wants to be told that time has passed.
+    pub fn alarm(&self) -> Option<Millis> {
+        match &self.phase {
+            Phase::Waiting { at, .. } => Some(*at),
+            Phase::Starting { started } => started.map(|at| at + APPEARS),
+            Phase::Stopping { again } => Some(*again),
+            Phase::Releasing { again } => *again,
+            _ => None,
+        }
+    }
+
+    /// Takes an event; gives what is to be done, in this order.
+    pub fn handle(&mut self, now: Millis, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match event {
+            Event::Ensure(vm) => self.ensure(now, vm),
+            Event::Remove => self.wish = Wish::Gone,
+            Event::Drain if self.wish == Wish::Run => self.wish = Wish::Down,
+            Event::Drain | Event::Tick => {}
+            Event::Seen(seen) => self.seen(now, seen, &mut actions),
+            Event::Started { attempt, result } if attempt == self.attempt => {
+                self.start_ended(now, result);
+            }
+            Event::Started { .. } => {}
+            Event::Released(result) => self.released(now, result),
+        }
+        self.go_on(now, &mut actions);
+        actions
+    }
+
+    fn enter(&mut self, now: Millis, phase: Phase) {
+        self.since = now;
+        self.phase = phase;
+    }
+
+    fn ensure(&mut self, now: Millis, vm: Vm) {
+        let same = Vm { restart: vm.restart, ..self.vm.clone() } == vm;
+        let policy = self.vm.restart != vm.restart;
+        let old = std::mem::replace(&mut self.vm, vm);
+        if !same && self.started > 0 {
+            // The oldest is what runs, however often it changes meanwhile.
+            let running = self.before.take().unwrap_or(old);
+            self.before = (running != self.vm).then_some(running);
+        }
+        if !same || policy {
+            self.failures = 0;
+            match &self.phase {
+                Phase::Waiting { .. } => self.enter(now, Phase::Waiting { at: now, fault: None }),
+                // What was to stay down may be wanted again.
+                Phase::Ended { .. } if self.wish == Wish::Run => {
+                    self.enter(now, Phase::Waiting { at: now, fault: None });
+                }
+                _ => {}
+            }
+        }
+        if self.wish == Wish::Gone {
+            self.wish = Wish::Run;
+        }
+    }
+
+    fn seen(&mut self, now: Millis, seen: Seen, actions: &mut Vec<Action>) {
+        match (seen, &self.phase) {
+            (Seen::Alive, Phase::Unknown | Phase::Starting { .. }) => {
+                self.enter(now, Phase::Running);
+            }
+            // Found running though it should not: it is as if it had been told to stop.
+            (Seen::Alive, Phase::Ended { .. } | Phase::Releasing { .. }) => {
+                self.enter(now, Phase::Stopping { again: now });
+            }
+            (Seen::Absent, Phase::Unknown) if self.wish == Wish::Run => {
+                self.enter(now, Phase::Waiting { at: now, fault: None });
+            }
+            (Seen::Absent, Phase::Unknown | Phase::Stopping { .. }) => self.after_end(now, None),
+            (Seen::Absent, Phase::Running) => self.after_end(now, Some(Outcome::Lost)),
+            (Seen::Ended { exit, at }, phase) if at > self.handled => {
+                let told = matches!(phase, Phase::Stopping { .. });
+                let concerned =
+                    matches!(phase, Phase::Unknown | Phase::Starting { .. } | Phase::Running);
+                self.handled = at;
+                actions.push(Action::Acknowledge);
+                if told || concerned {
+                    // The end of one that was told to stop is no sign of anything.
+                    self.after_end(now, concerned.then(|| Outcome::of(exit)));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Its process has ended.
+    fn after_end(&mut self, now: Millis, outcome: Option<Outcome>) {
+        match self.wish {
+            Wish::Gone => return self.enter(now, Phase::Releasing { again: Some(now) }),
+            Wish::Down => {
+                let cause = "the node goes down".to_owned();
+                return self.enter(now, Phase::Ended { cause });
+            }
+            Wish::Run if self.before.is_some() => {
+                return self.enter(now, Phase::Releasing { again: Some(now) });
+            }
+            Wish::Run => {}
+        }
+        let Some(outcome) = outcome else {
+            return self.enter(now, Phase::Waiting { at: now, fault: None });
+        };
+        if outcome.is_final(self.vm.restart) {
+            return self.enter(now, Phase::Ended { cause: outcome.to_string() });
+        }
+        if now.saturating_sub(self.started) >= STABLE {
+            self.failures = 0;
+        }
+        let pause = match outcome {
+            Outcome::Reboot if self.failures == 0 => 0,
+            _ => pause(self.failures),
+        };
+        self.failures = self.failures.saturating_add(1);
+        let quiet = !outcome.is_failure() && self.failures <= PATIENCE;
+        let fault = (!quiet).then(|| outcome.fault(self.failures));
+        self.enter(now, Phase::Waiting { at: now + pause, fault });
+    }
+
+    fn start_ended(&mut self, now: Millis, result: Result<(), Fault>) {
+        if !matches!(self.phase, Phase::Starting { .. }) {
+            return;
+        }
+        match result {
+            Ok(()) => self.phase = Phase::Starting { started: Some(now) },
+            Err(fault) if self.wish == Wish::Run => {
+                let at = now + pause(self.failures);
+                self.failures = self.failures.saturating_add(1);
+                self.enter(now, Phase::Waiting { at, fault: Some(fault) });
+            }
+            Err(_) => self.after_end(now, None),
+        }
+    }
+
+    fn released(&mut self, now: Millis, result: Result<(), String>) {
+        if !matches!(self.phase, Phase::Releasing { .. }) {
+            return;
+        }
+        match (result, self.wish) {
+            (Err(_), _) => self.phase = Phase::Releasing { again: Some(now + 1000) },
+            (Ok(()), Wish::Gone) => self.enter(now, Phase::Gone),
+            (Ok(()), _) => {
+                self.before = None;
+                self.enter(now, Phase::Waiting { at: now, fault: None });
+            }
+        }
+    }
+
+    /// What follows from where it stands and what is wanted.
+    fn go_on(&mut self, now: Millis, actions: &mut Vec<Action>) {
+        let changed = self.before.is_some();
+        match (&self.phase, self.wish) {
+            (Phase::Waiting { .. } | Phase::Ended { .. }, Wish::Gone) => {
+                self.enter(now, Phase::Releasing { again: None });
+                actions.push(Action::Release);
+            }
+            (Phase::Waiting { .. }, Wish::Down) => self.after_end(now, None),
+            (Phase::Waiting { .. }, Wish::Run) if changed => {
+                self.enter(now, Phase::Releasing { again: None });
+                actions.push(Action::Release);
+            }
+            (Phase::Waiting { at, .. }, Wish::Run) if *at <= now => {
+                if self.started > 0 {
+                    self.restarts = self.restarts.saturating_add(1);
+                }
+                self.attempt = self.attempt.wrapping_add(1);
+                self.started = now.max(1);
+                self.enter(now, Phase::Starting { started: None });
+                actions.push(Action::Start { attempt: self.attempt });
+            }
+            (Phase::Starting { started: Some(at) }, _) if at + APPEARS <= now => {
+                self.after_end(now, Some(Outcome::Lost));
+            }
+            // Told to start, and so known to PID 1: told to stop, it answers with its end.
+            (Phase::Starting { started: Some(_) } | Phase::Running, wish)
+                if wish != Wish::Run || changed =>
+            {
+                self.enter(now, Phase::Stopping { again: now + GRACE + 5000 });
+                actions.push(Action::Stop { grace: GRACE });
+            }
+            (Phase::Stopping { again }, _) if *again <= now => {
+                self.phase = Phase::Stopping { again: now + GRACE };
+                actions.push(Action::Stop { grace: 0 });
+            }
+            (Phase::Releasing { again: Some(at) }, _) if *at <= now => {
+                self.phase = Phase::Releasing { again: None };
+                actions.push(Action::Release);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The pause before the next start after so many ends in a row: 1 s, doubled each time.
+fn pause(failures: u32) -> Millis {
+    1000u64.saturating_mul(1 << failures.min(20)).min(LONGEST_PAUSE)
+}
+
+/// How a VM ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Outcome {
+    PoweredOff,
+    Reboot,
+    Error,
+    NotStarted,
+    Code(i32),
+    Signal(i32),
+    Memory,
+    Lost,
+}
+
+impl Outcome {
+    /// By the exit codes of `zos-vmm`.
+    fn of(exit: Option<Exit>) -> Self {
+        match exit {
+            Some(Exit { oom: true, .. }) => Self::Memory,
+            Some(Exit { code: Some(0), .. }) => Self::PoweredOff,
+            Some(Exit { code: Some(3), .. }) => Self::Reboot,
+            Some(Exit { code: Some(1), .. }) => Self::Error,
+            Some(Exit { code: Some(code), .. }) => Self::Code(code),
+            Some(Exit { signal: Some(signal), .. }) => Self::Signal(signal),
+            Some(_) | None => Self::NotStarted,
+        }
+    }
+
+    fn is_failure(self) -> bool {
+        !matches!(self, Self::PoweredOff | Self::Reboot)
+    }
+
+    fn is_final(self, policy: Restart) -> bool {
+        match (policy, self) {
+            (Restart::Always, _) | (_, Self::Reboot) => false,
+            (Restart::OnFailure, outcome) => !outcome.is_failure(),
+            (Restart::Never, _) => true,
+        }
+    }
+
+    fn fault(self, times: u32) -> Fault {
+        let id = if self == Self::Memory { "vm.memory" } else { "vm.ended" };
+        let often = if times > 1 { format!(", {times} times in a row") } else { String::new() };
+        Fault::new(id, format!("{self}{often}"))
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::PoweredOff => f.write_str("the guest powered itself off"),
+            Self::Reboot => f.write_str("the guest rebooted"),
+            Self::Error => f.write_str("the VMM met an error; the node's log tells which"),
+            Self::NotStarted => {
+                f.write_str("the VMM could not be started; the node's log tells why")
+            }
+            Self::Code(code) => write!(f, "the VMM ended with code {code}"),
+            Self::Signal(signal) => write!(f, "the VMM was ended by signal {signal}"),
+            Self::Memory => f.write_str("the VMM ran out of the memory that it is held to"),
+            Self::Lost => f.write_str("PID 1 no longer knows the VM"),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;
