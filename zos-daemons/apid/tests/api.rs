@@ -21,6 +21,9 @@ const HELLO: &str = r#"{"version": 1, "workloads": {
               "disks": [{"volume": "data"}], "networks": [{"network": "nat"}]},
     "data": {"type": "volume", "size": "1GiB"}}}"#;
 
+/// Names and values.
+type Headers = Vec<(&'static str, String)>;
+
 fn key(seed: u8) -> SigningKey {
     SigningKey::from_bytes(&[seed; 32])
 }
@@ -172,11 +175,11 @@ async fn what_is_wrong_with_a_signature_is_told() {
     let audience = client.node().await.unwrap().audience;
     let now = jiff::Timestamp::now().as_second();
     let parts = Parts { method: "GET", path: "/v1/deployments", query: None };
-    let check = async |created: i64, change: &dyn Fn(&mut Vec<(&str, String)>), slug: &str| {
+    let check = async |created: i64, change: &dyn Fn(&mut Headers), slug: &str| {
         let nonce = format!("n{slug}{created}");
         let moment = Moment { created, expires: created + 60, nonce: &nonce };
         let signed = sign(parts, &[], &key(1), &audience, moment);
-        let mut headers: Vec<_> = signed.pairs().map(|(n, v)| (n, v.to_owned())).collect();
+        let mut headers: Headers = signed.pairs().map(|(n, v)| (n, v.to_owned())).collect();
         change(&mut headers);
         let headers: Vec<_> = headers.iter().map(|(n, v)| (*n, v.as_str())).collect();
         let response = client.exchange("GET", "/v1/deployments", &headers, &[]).await.unwrap();
