@@ -1,5 +1,191 @@
-//! storaged.
+//! storaged: disks, pools, the place of the node's state, volumes.
+//!
+//! ```text
+//!  uevents ─▶ life ─▶ keeper ─▶ jobs: probe, sample, adopt, open, own, prepare
+//!               │        │
+//!               │        └─ settle (when is it decided?)    disk::judge (what is on it?)
+//!               └─ View ─▶ router: Settle, ListDisks, volumes ...
+//! ```
+//! Decisions are pure (`settle`, `keeper`, `disk`, `volume::place`); `pool`, `state` and
+//! `volume::{files, device}` change the machine. Absent on purpose: an unmount at the end. PID 1
+//! stops the VMs first and unmounts then, and a storaged that is started again finds all as it was.
 #![forbid(unsafe_code)]
 
+mod boot_medium;
 pub mod disk;
+pub mod keeper;
+pub mod life;
+mod places;
+pub mod pool;
 pub mod settle;
+pub mod state;
+pub mod volume;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use zos_api::local::Done;
+use zos_api::local::storage::{
+    CloseVolume, CreateVolume, DeleteVolume, Disks, INTERFACE, ListDisks, ListPools, ListVolumes,
+    OpenVolume, Pools, SetIdentity, Settle, Volumes as VolumeList,
+};
+use zos_daemon::{Bus, Call, CallError, Daemon, Router, Settings};
+use zos_types::{Fault, NodeId};
+
+use crate::keeper::{Event, Keeper};
+use crate::life::{Life, View};
+pub use crate::places::Places;
+use crate::settle::Wanted;
+use crate::volume::Volumes;
+
+/// Calls about volumes wait this long for the pools.
+const STEADY: Duration = Duration::from_secs(60);
+
+/// The daemon's life.
+pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
+    let places = Places::node();
+    let (settings, wrong) = settings(&daemon.settings);
+    wrong.into_iter().for_each(|fault| daemon.faults.raise(fault));
+    let keeper = Keeper::new(
+        settings,
+        boot_medium::partition(&places.root),
+        places.state.to_string_lossy().into_owned(),
+        life::remembered(&places),
+    );
+    let (life, view) = Life::new(keeper, places.clone(), daemon.faults.clone());
+    let router = router(&view, &daemon.bus);
+    tokio::spawn(life.run());
+    let disks = tokio::task::spawn_blocking(move || life::watch_disks(&places, &view.news));
+    tokio::select! {
+        served = daemon.serve(router) => served?,
+        ended = disks => ended??,
+    }
+    // The thread that watches disks would be waited for, and has no end.
+    std::process::exit(0)
+}
+
+/// The farmer's settings, and what is wrong with them.
+fn settings(settings: &Settings) -> (keeper::Settings, Vec<Fault>) {
+    let mut wrong = Vec::new();
+    let adopt = match settings.get("disk.adopt") {
+        None | Some("empty") => true,
+        Some("none") => false,
+        Some(other) => {
+            let detail =
+                format!("zos.disk.adopt={other} is neither `empty` nor `none`: none is taken");
+            wrong.push(Fault::new("settings.disk-adopt", detail));
+            false
+        }
+    };
+    let wanted = match settings.get("identity").map(|text| (text, text.parse::<NodeId>())) {
+        None => Wanted::Unsaid,
+        Some(("new", _)) => Wanted::New,
+        Some((_, Ok(node))) => Wanted::Node(node),
+        Some((text, Err(error))) => {
+            let detail = format!("zos.identity={text} is neither `new` nor a node's id: {error}");
+            wrong.push(Fault::new("settings.identity", detail));
+            Wanted::Unsaid
+        }
+    };
+    (keeper::Settings { adopt, wanted }, wrong)
+}
+
+/// The daemon's answers.
+pub fn router(view: &View, bus: &Bus) -> Router {
+    let (settle, identity, disks) = (view.clone(), view.clone(), view.clone());
+    let (pools, list, close, delete) = (view.clone(), view.clone(), view.clone(), view.clone());
+    let (create, create_bus) = (view.clone(), bus.clone());
+    let (open, open_bus) = (view.clone(), bus.clone());
+    Router::new(&INTERFACE)
+        .on(move |_: Call, _: Settle| {
+            let mut settled = settle.settled.clone();
+            async move {
+                let known = settled.wait_for(Option::is_some).await;
+                let known = known.map_err(|_| CallError::busy("storaged is going down"))?;
+                Ok(known.clone().expect("waited for it"))
+            }
+        })
+        .on(move |_: Call, SetIdentity { node, ephemeral }| {
+            let view = identity.clone();
+            async move {
+                let down = |_| CallError::busy("storaged is going down");
+                let gone = |_| CallError::busy("storaged is going down");
+                view.news.send(Event::Identity(node, ephemeral)).await.map_err(down)?;
+                let mut known = view.node.clone();
+                known.wait_for(|known| *known == Some((node, ephemeral))).await.map_err(gone)?;
+                Ok(Done {})
+            }
+        })
+        .on(move |_: Call, _: ListDisks| {
+            let disks = disks.disks.borrow().clone();
+            async move { Ok(Disks { disks }) }
+        })
+        .on(move |_: Call, _: ListPools| {
+            let view = pools.clone();
+            async move { Ok(Pools { pools: volumes(&view).await?.lock().await.pools() }) }
+        })
+        .on(move |_: Call, wanted: CreateVolume| {
+            let (view, bus) = (create.clone(), create_bus.clone());
+            apart(async move {
+                let volumes = volumes(&view).await?;
+                lasting(*view.node.borrow())?;
+                volumes.lock().await.create(wanted, &bus).await
+            })
+        })
+        .on(move |_: Call, _: ListVolumes| {
+            let view = list.clone();
+            async move { Ok(VolumeList { volumes: volumes(&view).await?.lock().await.list() }) }
+        })
+        .on_fds(move |_: Call, OpenVolume { twin, name }| {
+            let (view, bus) = (open.clone(), open_bus.clone());
+            apart(async move {
+                let (volume, fd) =
+                    volumes(&view).await?.lock().await.open(twin, name, &bus).await?;
+                Ok((volume, vec![fd]))
+            })
+        })
+        .on(move |_: Call, CloseVolume { twin, name }| {
+            let view = close.clone();
+            apart(async move {
+                volumes(&view).await?.lock().await.close(twin, name).await?;
+                Ok(Done {})
+            })
+        })
+        .on(move |_: Call, DeleteVolume { twin, name }| {
+            let view = delete.clone();
+            apart(async move {
+                volumes(&view).await?.lock().await.delete(twin, name).await?;
+                Ok(Done {})
+            })
+        })
+}
+
+/// Pools and volumes, once those that are here are known: a volume that isn't found then isn't there.
+async fn volumes(view: &View) -> Result<Arc<Mutex<Volumes>>, CallError> {
+    let mut steady = view.steady.clone();
+    let waited = tokio::time::timeout(STEADY, steady.wait_for(|steady| *steady)).await;
+    match waited {
+        Ok(Ok(_)) => Ok(Arc::clone(&view.volumes)),
+        _ => Err(CallError::busy("the pools are still being opened")),
+    }
+}
+
+/// A volume's key is sealed by the node: no lasting node, no volume.
+fn lasting(node: Option<(NodeId, bool)>) -> Result<(), CallError> {
+    match node {
+        Some((_, false)) => Ok(()),
+        Some((_, true)) => Err(CallError::Failed {
+            detail: "the node's identity is lost with the next boot, and volumes would be too"
+                .to_owned(),
+        }),
+        None => Err(CallError::busy("the node's identity is not known yet")),
+    }
+}
+
+/// In a task of its own: a caller that leaves doesn't stop half-way what it began.
+async fn apart<T: Send + 'static>(
+    work: impl Future<Output = Result<T, CallError>> + Send + 'static,
+) -> Result<T, CallError> {
+    tokio::spawn(work).await.map_err(|error| CallError::failed(&error))?
+}

@@ -66,7 +66,7 @@ interface! {
 }
 
 /// Where the node's state lies, and what the disks know of the node's identity.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Settled {
     /// The state's folder: `/state`. Each daemon owns `/state/<noun>`.
     pub path: String,

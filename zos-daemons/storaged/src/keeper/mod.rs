@@ -1,0 +1,569 @@
+//! The keeper: what is known of each disk, and what is to be done next. It does nothing itself.
+//!
+//! ```text
+//!  per disk   Probing ─▶ judged ─▶ (blank: Sampling) ─▶ Adopting | Opening ─▶ Open
+//!  the node   Settling ─▶ Choosing an empty disk | Opening the state ─▶ Preparing ─▶ Settled
+//!
+//!  handle(now, event) ─▶ jobs         a job ends with an event, on the same disk it began with
+//! ```
+//! Time and results are passed in, so that boots can be played through without a disk.
+
+mod report;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use zos_api::local::storage::Settled;
+use zos_host::block::{self, Kind};
+use zos_types::NodeId;
+use zos_types::deployment::Class;
+
+use crate::disk::header::Header;
+use crate::disk::judge::Verdict;
+use crate::pool::{self, Plan, Pool};
+use crate::settle::{self, Choice, Outcome, Seen, Wanted};
+
+/// A disk that could not be read is tried again after this time.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// What the farmer says, in the settings.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// `zos.disk.adopt`: whether an empty disk is taken.
+    pub adopt: bool,
+    /// `zos.identity`.
+    pub wanted: Wanted,
+}
+
+/// A disk that came once; if it goes and comes again, it is another one.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct DiskKey {
+    /// The kernel's name.
+    pub name: String,
+    /// Counts the comings.
+    pub coming: u64,
+}
+
+/// News.
+#[derive(Debug)]
+pub enum Event {
+    /// The disks that are here now, and those that went since, by name.
+    Disks(Vec<block::Disk>, Vec<String>),
+    /// A probe or a sampling ended.
+    Judged(DiskKey, Verdict),
+    /// An adoption or an opening ended.
+    Opened(DiskKey, Result<Box<Pool>, String>),
+    /// A pool was given an owner.
+    Owned(DiskKey, Result<Box<Header>, String>),
+    /// The place of the state is ready, or why not.
+    Prepared(Result<(), String>),
+    /// identityd knows who the node is.
+    Identity(NodeId, bool),
+    /// Time passed.
+    Tick,
+}
+
+/// Something to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Job {
+    /// Judge a disk by its ends.
+    Probe(DiskKey),
+    /// Judge a disk completely.
+    Sample(DiskKey),
+    /// Make a pool on it.
+    Adopt(DiskKey, Plan),
+    /// Open the pool on it.
+    Open(DiskKey, Box<Header>),
+    /// Give the pool on it an owner.
+    Own(DiskKey, Box<Header>, NodeId),
+    /// Show the state of this pool (none: memory) at its place.
+    Prepare(Option<String>),
+}
+
+/// What goes on with a disk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Work {
+    None,
+    Probing,
+    Sampling,
+    Adopting,
+    Opening,
+    /// In use; while an owner is written too.
+    Open {
+        owning: bool,
+    },
+    Owning,
+    /// It went wrong and is not tried again while the disk stays.
+    Failed(&'static str, String),
+}
+
+/// A disk.
+#[derive(Debug)]
+struct Entry {
+    disk: block::Disk,
+    key: DiskKey,
+    arrived: Duration,
+    boot_medium: bool,
+    verdict: Option<Verdict>,
+    judged: Duration,
+    work: Work,
+}
+
+/// Where the boot stands.
+#[derive(Clone, Debug)]
+enum Phase {
+    Settling,
+    /// An empty disk is wanted for the state.
+    Choosing {
+        instead_of: Option<Vec<NodeId>>,
+    },
+    /// The state's pool is being opened.
+    Opening {
+        pool: String,
+        refusal: Option<String>,
+    },
+    /// Its place is being prepared.
+    Preparing {
+        pool: Option<String>,
+        refusal: Option<String>,
+    },
+    Settled {
+        pool: Option<String>,
+    },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Keeper {
+    settings: Settings,
+    boot_partition: Option<String>,
+    entries: BTreeMap<String, Entry>,
+    comings: u64,
+    listed: bool,
+    phase: Phase,
+    settled: Option<Settled>,
+    node: Option<(NodeId, bool)>,
+    /// Open pools whose disks went away, with the disk's name.
+    gone: BTreeMap<String, String>,
+    state_path: String,
+}
+
+/// What outlives a restart of storaged within one boot.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Memory {
+    /// What was answered to `Settle`.
+    pub settled: Settled,
+    /// The pool that the state lies on.
+    pub pool: Option<String>,
+    /// The node's identity, and whether it is lost with the next boot.
+    pub node: Option<(NodeId, bool)>,
+}
+
+impl Keeper {
+    /// A keeper at the begin of a boot or, with a memory, in the midst of one. `boot_partition` is
+    /// the unique id of the partition that the firmware booted from.
+    pub fn new(
+        settings: Settings,
+        boot_partition: Option<String>,
+        state_path: String,
+        memory: Option<Memory>,
+    ) -> Self {
+        let (phase, settled, node) = match memory {
+            Some(Memory { settled, pool, node }) => (Phase::Settled { pool }, Some(settled), node),
+            None => (Phase::Settling, None, None),
+        };
+        Self {
+            settings,
+            boot_partition,
+            entries: BTreeMap::new(),
+            comings: 0,
+            listed: false,
+            phase,
+            settled,
+            node,
+            gone: BTreeMap::new(),
+            state_path,
+        }
+    }
+
+    /// What `Settle` answers, once it does.
+    pub fn settled(&self) -> Option<&Settled> {
+        self.settled.as_ref()
+    }
+
+    /// What a restarted storaged must know.
+    pub fn memory(&self) -> Option<Memory> {
+        let Phase::Settled { pool } = &self.phase else { return None };
+        Some(Memory { settled: self.settled.clone()?, pool: pool.clone(), node: self.node })
+    }
+
+    /// The node's identity, and whether it is lost with the next boot.
+    pub fn node(&self) -> Option<(NodeId, bool)> {
+        self.node
+    }
+
+    /// A disk by its key, if it is still the same.
+    pub fn disk(&self, key: &DiskKey) -> Option<&block::Disk> {
+        self.entries.get(&key.name).filter(|entry| &entry.key == key).map(|entry| &entry.disk)
+    }
+
+    /// Pools that were open when their disks went, once each.
+    pub fn is_gone(&self, pool: &str) -> bool {
+        self.gone.contains_key(pool)
+    }
+
+    /// Whether each pool that is here is open, as far as it can be: then what isn't found isn't there.
+    pub fn is_steady(&self) -> bool {
+        let settled = matches!(self.phase, Phase::Settled { .. });
+        let waits = |entry: &Entry| {
+            let pending = entry.verdict.is_none() && !entry.boot_medium;
+            pending || matches!(entry.work, Work::Opening | Work::Owning)
+        };
+        settled && self.listed && self.node.is_some() && !self.entries.values().any(waits)
+    }
+
+    /// Takes in what happened and says what to do now, and when to look again at the latest.
+    pub fn handle(&mut self, now: Duration, event: Event) -> (Vec<Job>, Option<Duration>) {
+        self.take(now, event);
+        let mut jobs = Vec::new();
+        let mut wake = None;
+        self.look(now, &mut jobs, &mut wake);
+        self.decide(now, &mut jobs, &mut wake);
+        self.use_disks(&mut jobs);
+        (jobs, wake)
+    }
+
+    fn take(&mut self, now: Duration, event: Event) {
+        match event {
+            Event::Disks(disks, gone) => self.take_disks(now, disks, &gone),
+            Event::Judged(key, verdict) => {
+                if let Some(entry) = self.entry(&key) {
+                    entry.work = Work::None;
+                    entry.judged = now;
+                    tracing::info!("{}: {verdict:?}", key.name);
+                    entry.verdict = Some(verdict);
+                }
+            }
+            Event::Opened(key, result) => {
+                if let Some(entry) = self.entry(&key) {
+                    match result {
+                        Ok(pool) => {
+                            entry.work = Work::Open { owning: false };
+                            entry.verdict = Some(Verdict::Ours(Box::new(pool.header)));
+                        }
+                        Err(error) => {
+                            let what = if entry.work == Work::Adopting { "adopt" } else { "mount" };
+                            entry.work = Work::Failed(what, error);
+                        }
+                    }
+                }
+            }
+            Event::Owned(key, result) => {
+                if let Some(entry) = self.entry(&key) {
+                    let was_open = matches!(entry.work, Work::Open { .. });
+                    match result {
+                        Ok(header) => {
+                            entry.work =
+                                if was_open { Work::Open { owning: false } } else { Work::None };
+                            entry.verdict = Some(Verdict::Ours(header));
+                        }
+                        // An open pool stays in use; its owner is written at the next boot.
+                        Err(error) if was_open => tracing::warn!("{}: {error}", key.name),
+                        Err(error) => entry.work = Work::Failed("own", error),
+                    }
+                }
+            }
+            Event::Prepared(result) => self.prepared(result),
+            Event::Identity(node, ephemeral) => self.node = Some((node, ephemeral)),
+            Event::Tick => {}
+        }
+    }
+
+    fn entry(&mut self, key: &DiskKey) -> Option<&mut Entry> {
+        self.entries.get_mut(&key.name).filter(|entry| &entry.key == key)
+    }
+
+    fn take_disks(&mut self, now: Duration, disks: Vec<block::Disk>, gone: &[String]) {
+        self.listed = true;
+        let here = |name: &String| disks.iter().any(|disk| &disk.name == name);
+        let lost: Vec<String> = self
+            .entries
+            .keys()
+            .filter(|name| gone.contains(name) || !here(name))
+            .cloned()
+            .collect();
+        for name in lost {
+            let Some(entry) = self.entries.remove(&name) else { continue };
+            tracing::warn!("{name} is gone");
+            if let (Work::Open { .. }, Some(Verdict::Ours(header))) = (&entry.work, &entry.verdict)
+            {
+                self.gone.insert(header.pool.clone(), name);
+            }
+        }
+        for disk in disks {
+            if disk.kind != Kind::Disk || disk.size == 0 || self.entries.contains_key(&disk.name) {
+                continue;
+            }
+            self.comings += 1;
+            let key = DiskKey { name: disk.name.clone(), coming: self.comings };
+            let boot_medium = disk.removable && disk.read_only
+                || disk.partitions.iter().any(|partition| {
+                    partition.uuid.is_some() && partition.uuid == self.boot_partition
+                });
+            self.entries.insert(
+                disk.name.clone(),
+                Entry {
+                    disk,
+                    key,
+                    arrived: now,
+                    boot_medium,
+                    verdict: None,
+                    judged: now,
+                    work: Work::None,
+                },
+            );
+        }
+    }
+
+    /// Reads what wasn't read yet, and again what could not be.
+    fn look(&mut self, now: Duration, jobs: &mut Vec<Job>, wake: &mut Option<Duration>) {
+        for entry in self.entries.values_mut() {
+            if entry.work != Work::None || entry.boot_medium {
+                continue;
+            }
+            match &entry.verdict {
+                None => {
+                    entry.work = Work::Probing;
+                    jobs.push(Job::Probe(entry.key.clone()));
+                }
+                Some(Verdict::Unreadable(_)) if now >= entry.judged + RETRY => {
+                    entry.work = Work::Probing;
+                    jobs.push(Job::Probe(entry.key.clone()));
+                }
+                Some(Verdict::Unreadable(_)) => sooner(wake, entry.judged + RETRY),
+                Some(Verdict::Blank) if self.settings.adopt && entry.fits() => {
+                    entry.work = Work::Sampling;
+                    jobs.push(Job::Sample(entry.key.clone()));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn decide(&mut self, now: Duration, jobs: &mut Vec<Job>, wake: &mut Option<Duration>) {
+        if let Phase::Settling = self.phase {
+            let seen: Vec<Seen<'_>> = self
+                .entries
+                .values()
+                .filter(|entry| !entry.boot_medium)
+                .map(|entry| Seen {
+                    name: &entry.key.name,
+                    arrived: entry.arrived,
+                    verdict: entry.verdict.as_ref(),
+                })
+                .collect();
+            match settle::settle(now, Duration::ZERO, &seen, self.settings.wanted) {
+                Outcome::Wait(until) => {
+                    sooner(wake, until);
+                    return;
+                }
+                Outcome::Settled(choice) => self.choose(choice, jobs),
+            }
+        }
+        if let Phase::Choosing { instead_of } = &self.phase {
+            let instead_of = instead_of.clone();
+            self.choose_disk(instead_of, jobs);
+        }
+        if let Phase::Opening { pool, refusal } = &self.phase {
+            let (pool, refusal) = (pool.clone(), refusal.clone());
+            match self.holder(&pool).map(|entry| entry.work.clone()) {
+                Some(Work::Open { .. }) => self.prepare(Some(pool), refusal, jobs),
+                Some(Work::Failed(_, error)) => {
+                    let why = format!("the pool with the node's state can't be opened: {error}");
+                    self.prepare(None, Some(why), jobs);
+                }
+                None => {
+                    let why = "the disk with the node's state went away".to_owned();
+                    self.prepare(None, Some(why), jobs);
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn choose(&mut self, choice: Choice, jobs: &mut Vec<Job>) {
+        tracing::info!("the disks have settled: {choice:?}");
+        match choice {
+            Choice::Pool { pool, refusal } => {
+                if let Some(entry) = self.entries.values_mut().find(|entry| entry.holds(&pool))
+                    && let Some(Verdict::Ours(header)) = &entry.verdict
+                {
+                    jobs.push(Job::Open(entry.key.clone(), header.clone()));
+                    entry.work = Work::Opening;
+                }
+                self.phase = Phase::Opening { pool, refusal };
+            }
+            Choice::Fresh { instead_of } => self.phase = Phase::Choosing { instead_of },
+            Choice::Memory { refusal } => self.prepare(None, Some(refusal), jobs),
+        }
+    }
+
+    /// Takes an empty disk for the state: solid state before rotating, then the larger.
+    fn choose_disk(&mut self, instead_of: Option<Vec<NodeId>>, jobs: &mut Vec<Job>) {
+        let made = self.entries.values().find_map(|entry| match (&entry.work, &entry.verdict) {
+            (Work::Open { .. }, Some(Verdict::Ours(header))) => Some(header.pool.clone()),
+            _ => None,
+        });
+        if let Some(pool) = made {
+            self.prepare(Some(pool), None, jobs);
+            return;
+        }
+        if self.entries.values().any(|entry| entry.work == Work::Adopting) {
+            return;
+        }
+        let rank = |entry: &&Entry| (pool::class(&entry.disk) == Class::Ssd, entry.disk.size);
+        let ready = self.entries.values().filter(|entry| self.may_adopt(entry)).max_by_key(rank);
+        let coming =
+            self.entries.values().filter(|entry| entry.work == Work::Sampling).max_by_key(rank);
+        match (ready, coming) {
+            (Some(ready), coming)
+                if coming.is_none_or(|coming| rank(&coming).0 <= rank(&ready).0) =>
+            {
+                let plan = Plan { owner: None, state: true, state_pools: Vec::new(), instead_of };
+                let name = ready.key.name.clone();
+                self.adopt(&name, plan, jobs);
+            }
+            (_, Some(_)) => {}
+            _ => self.prepare(None, None, jobs),
+        }
+    }
+
+    fn adopt(&mut self, name: &str, plan: Plan, jobs: &mut Vec<Job>) {
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.work = Work::Adopting;
+            jobs.push(Job::Adopt(entry.key.clone(), plan));
+        }
+    }
+
+    fn prepare(&mut self, pool: Option<String>, refusal: Option<String>, jobs: &mut Vec<Job>) {
+        jobs.push(Job::Prepare(pool.clone()));
+        self.phase = Phase::Preparing { pool, refusal };
+    }
+
+    fn prepared(&mut self, result: Result<(), String>) {
+        let Phase::Preparing { pool, refusal } = self.phase.clone() else { return };
+        let (pool, refusal) = match result {
+            Ok(()) => (pool, refusal),
+            Err(error) => {
+                tracing::error!("prepare the place of the state: {error}");
+                (None, Some(format!("the place of the node's state could not be made: {error}")))
+            }
+        };
+        self.settled = Some(Settled {
+            path: self.state_path.clone(),
+            durable: pool.is_some(),
+            identity_refusal: refusal,
+        });
+        self.phase = Phase::Settled { pool };
+    }
+
+    /// Once the node is known: its pools are opened, and empty disks are taken as more of them.
+    fn use_disks(&mut self, jobs: &mut Vec<Job>) {
+        let Phase::Settled { pool: state_pool } = self.phase.clone() else { return };
+        let names: Vec<String> = self.entries.keys().cloned().collect();
+        for name in names {
+            let entry = &self.entries[&name];
+            let node = match self.node {
+                Some((node, false)) => Some(node),
+                _ => None,
+            };
+            match (&entry.verdict, &entry.work) {
+                (Some(Verdict::Ours(header)), work) => {
+                    let (header, open) = (header.clone(), matches!(work, Work::Open { .. }));
+                    let is_state = state_pool.as_ref() == Some(&header.pool);
+                    let single =
+                        self.entries.values().filter(|e| e.holds(&header.pool)).count() == 1;
+                    let idle = matches!(work, Work::None | Work::Open { owning: false });
+                    let may_own = state_pool.is_some() && (is_state || !header.state);
+                    let entry = self.entries.get_mut(&name).expect("just looked up");
+                    if !idle || !single {
+                        continue;
+                    }
+                    match (header.owner, node) {
+                        (None, Some(node)) if may_own => {
+                            entry.work =
+                                if open { Work::Open { owning: true } } else { Work::Owning };
+                            jobs.push(Job::Own(entry.key.clone(), header, node));
+                        }
+                        (owner, node)
+                            if !open && (is_state || owner.is_some() && owner == node) =>
+                        {
+                            self.gone.remove(&header.pool);
+                            entry.work = Work::Opening;
+                            jobs.push(Job::Open(entry.key.clone(), header));
+                        }
+                        _ => {}
+                    }
+                }
+                (Some(Verdict::Empty | Verdict::Unfinished(_)), Work::None) => {
+                    if let (Some(node), Some(state_pool), true) =
+                        (node, &state_pool, self.may_adopt(entry))
+                    {
+                        let plan = Plan {
+                            owner: Some(node),
+                            state: false,
+                            state_pools: vec![state_pool.clone()],
+                            instead_of: None,
+                        };
+                        self.adopt(&name, plan, jobs);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn holder(&self, pool: &str) -> Option<&Entry> {
+        self.entries.values().find(|entry| entry.holds(pool))
+    }
+
+    fn may_adopt(&self, entry: &Entry) -> bool {
+        self.settings.adopt
+            && entry.fits()
+            && entry.work == Work::None
+            && matches!(entry.verdict, Some(Verdict::Empty | Verdict::Unfinished(_)))
+    }
+}
+
+impl Entry {
+    /// Whether the disk could be a pool, were it empty.
+    fn fits(&self) -> bool {
+        self.misfit().is_none()
+    }
+
+    fn misfit(&self) -> Option<String> {
+        let disk = &self.disk;
+        if disk.size < pool::SMALLEST {
+            Some(format!("it is smaller than {}", zos_types::Bytes(pool::SMALLEST)))
+        } else if disk.read_only {
+            Some("it refuses writes".to_owned())
+        } else if !disk.holders.is_empty() {
+            Some(format!("it is in use by {}", disk.holders.join(", ")))
+        } else if !matches!(disk.logical_block, 512 | 4096) {
+            Some(format!("it has blocks of {} bytes", disk.logical_block))
+        } else {
+            None
+        }
+    }
+
+    fn holds(&self, pool: &str) -> bool {
+        matches!(&self.verdict, Some(Verdict::Ours(header)) if header.pool == pool)
+    }
+}
+
+fn sooner(wake: &mut Option<Duration>, at: Duration) {
+    *wake = Some(wake.map_or(at, |wake| wake.min(at)));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+//! What the keeper tells: disks with their roles and reasons, and faults.
+
+use zos_types::machine::{Disk, Role};
+use zos_types::{Bytes, Fault};
+
+use super::{Entry, Keeper, Phase, Work};
+use crate::disk::header::Header;
+use crate::disk::judge::Verdict;
+use crate::pool;
+
+impl Keeper {
+    /// Every disk, by name.
+    pub fn disks(&self) -> Vec<Disk> {
+        self.entries.values().map(|entry| self.disk_report(entry)).collect()
+    }
+
+    /// What is wrong.
+    pub fn faults(&self) -> Vec<Fault> {
+        let mut faults: Vec<Fault> =
+            self.entries.values().filter_map(|entry| self.disk_fault(entry)).collect();
+        for (pool, disk) in &self.gone {
+            faults.push(Fault::new(
+                format!("storage.disk-gone:{disk}"),
+                format!("the disk went away while pool {pool} on it was in use; connect it again"),
+            ));
+        }
+        let settled = self.settled.as_ref();
+        if let (Phase::Settled { pool: None }, Some(settled)) = (&self.phase, settled) {
+            faults.push(match &settled.identity_refusal {
+                Some(refusal) => Fault::new(
+                    "storage.state-in-memory",
+                    format!("the node's state is lost with the next boot: {refusal}"),
+                ),
+                None => Fault::new("storage.no-disk", self.no_disk()),
+            });
+        }
+        faults
+    }
+
+    fn no_disk(&self) -> String {
+        let lost = "no disk keeps the node's state, which is lost with the next boot";
+        if !self.settings.adopt {
+            format!("{lost}: zos.disk.adopt=none forbids to take an empty one")
+        } else if self.entries.is_empty() {
+            format!("{lost}: there is no disk at all")
+        } else {
+            format!("{lost}: none is empty; connect an empty one and boot again")
+        }
+    }
+
+    fn disk_report(&self, entry: &Entry) -> Disk {
+        let (role, reason) = self.role(entry);
+        let disk = &entry.disk;
+        Disk {
+            name: disk.name.clone(),
+            model: disk.model.clone().unwrap_or_default(),
+            serial: disk.serial.clone().unwrap_or_default(),
+            size: Bytes(disk.size),
+            class: pool::class(disk),
+            role,
+            reason,
+        }
+    }
+
+    fn role(&self, entry: &Entry) -> (Role, String) {
+        if entry.boot_medium {
+            return (Role::BootMedium, "the node was booted from it".to_owned());
+        }
+        match (&entry.verdict, &entry.work) {
+            (_, Work::Adopting) => (Role::Empty, "it is being made a pool".to_owned()),
+            (None, _) => (Role::Foreign, "it is being read".to_owned()),
+            (Some(Verdict::Ours(header)), work) => self.pool_role(entry, header, work),
+            (Some(Verdict::Empty | Verdict::Unfinished(_)), _) => (Role::Empty, self.waits(entry)),
+            (Some(Verdict::Blank), _) => match entry.misfit() {
+                Some(misfit) => (Role::Empty, misfit),
+                None if !self.settings.adopt => (Role::Empty, self.waits(entry)),
+                None => (Role::Empty, "its ends are empty; it is being looked through".to_owned()),
+            },
+            (Some(Verdict::Trace(what)), _) => (Role::Foreign, what.clone()),
+            (Some(Verdict::Foreign(what)), _) => (Role::Foreign, format!("it holds {what}")),
+            (Some(Verdict::Unreadable(error)), _) => {
+                (Role::Failing, format!("it can't be read: {error}"))
+            }
+        }
+    }
+
+    fn pool_role(&self, entry: &Entry, header: &Header, work: &Work) -> (Role, String) {
+        let pool = &header.pool;
+        if self.is_other(entry, header) {
+            let owner = header.owner.map_or("a node unknown".to_owned(), |o| format!("node {o}"));
+            return (Role::OtherNode, format!("pool {pool} of {owner}"));
+        }
+        let state = if header.state { " with the node's state" } else { "" };
+        let reason = match work {
+            Work::Open { .. } => format!("pool {pool}{state}"),
+            Work::Failed(what, error) => format!("pool {pool}, which failed to {what}: {error}"),
+            Work::Opening | Work::Owning => format!("pool {pool} is being opened"),
+            _ => format!("pool {pool} waits for the node's identity"),
+        };
+        (Role::Ours, reason)
+    }
+
+    /// Whether a pool belongs to another node than this one, as far as is known.
+    fn is_other(&self, entry: &Entry, header: &Header) -> bool {
+        let Phase::Settled { pool: state_pool } = &self.phase else { return false };
+        let is_state = state_pool.as_ref() == Some(&header.pool);
+        match (header.owner, self.node) {
+            (Some(owner), Some((node, _))) => owner != node,
+            // A state whose node is unknown, beside the state in use.
+            (None, _) => header.state && !is_state && !matches!(entry.work, Work::Open { .. }),
+            (Some(_), None) => false,
+        }
+    }
+
+    fn waits(&self, entry: &Entry) -> String {
+        if let Work::Failed(what, error) = &entry.work {
+            return format!("it failed to {what}: {error}");
+        }
+        match (entry.misfit(), &self.phase) {
+            (Some(misfit), _) => misfit,
+            _ if !self.settings.adopt => "zos.disk.adopt=none forbids to take it".to_owned(),
+            (_, Phase::Settled { pool: None }) => {
+                "it is taken at the next boot: the state lies in memory now".to_owned()
+            }
+            (_, Phase::Settled { .. }) => "it waits for the node's identity".to_owned(),
+            _ => "it waits for the disks to settle".to_owned(),
+        }
+    }
+
+    fn disk_fault(&self, entry: &Entry) -> Option<Fault> {
+        let name = &entry.key.name;
+        let fault =
+            |what: &str, detail: String| Some(Fault::new(format!("storage.{what}:{name}"), detail));
+        if entry.boot_medium {
+            return None;
+        }
+        if let Work::Failed(what, error) = &entry.work {
+            return fault(&format!("{what}-failed"), format!("the disk is left alone: {error}"));
+        }
+        match &entry.verdict {
+            Some(Verdict::Unreadable(error)) => fault(
+                "disk-unreadable",
+                format!("reading it failed: {error}; it is tried again, and never written to"),
+            ),
+            Some(Verdict::Foreign(what)) => fault(
+                "foreign-disk",
+                format!(
+                    "it holds {what} and is left alone; to give it to the node, wipe it elsewhere"
+                ),
+            ),
+            Some(Verdict::Trace(what)) => {
+                fault("pool-unusable", format!("it is left alone: {what}"))
+            }
+            Some(Verdict::Ours(header)) => self.pool_fault(entry, header),
+            Some(Verdict::Empty) if matches!(self.phase, Phase::Settled { pool: None }) => {
+                fault("empty-disk-waits", self.waits(entry))
+            }
+            _ => None,
+        }
+    }
+
+    fn pool_fault(&self, entry: &Entry, header: &Header) -> Option<Fault> {
+        let name = &entry.key.name;
+        let others: Vec<&str> = self
+            .entries
+            .values()
+            .filter(|other| other.key != entry.key && other.holds(&header.pool))
+            .map(|other| &*other.key.name)
+            .collect();
+        if !others.is_empty() {
+            return Some(Fault::new(
+                format!("storage.duplicate-pool:{name}"),
+                format!(
+                    "pool {} is also on {}; remove the copy and boot again",
+                    header.pool,
+                    others.join(", ")
+                ),
+            ));
+        }
+        if !self.is_other(entry, header) {
+            return None;
+        }
+        let here = self.node.map_or("unknown".to_owned(), |(node, _)| node.to_string());
+        let detail = match header.owner {
+            Some(owner) => format!(
+                "the disk belongs to node {owner}, and this node is {here}. Nothing on it is read \
+                 or written. To be {owner} again, set zos.identity={owner} and boot; to go on as \
+                 {here}, remove the disk"
+            ),
+            None => format!(
+                "the disk holds the state of a node that is not known, and this node is {here}. \
+                 Nothing on it is read or written; remove it, or boot with it alone"
+            ),
+        };
+        Some(Fault::new(format!("storage.identity-conflict:{name}"), detail))
+    }
+}

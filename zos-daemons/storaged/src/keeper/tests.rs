@@ -1,0 +1,1 @@
+//! Boots, played through.

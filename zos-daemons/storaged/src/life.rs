@@ -1,0 +1,301 @@
+//! The keeper's hands: uevents and calls in, jobs done, faults and answers out.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags};
+use tokio::sync::{Mutex, mpsc, watch};
+use zos_api::local::storage::Settled;
+use zos_daemon::FaultBoard;
+use zos_host::block::{self, Uevents};
+use zos_types::machine::Disk;
+use zos_types::{Fault, NodeId};
+
+use crate::disk::judge::{self, Verdict};
+use crate::disk::read::Reader;
+use crate::keeper::{DiskKey, Event, Job, Keeper, Memory};
+use crate::pool::{self, Pool};
+use crate::volume::Volumes;
+use crate::{Places, state};
+
+/// What the answers are made of.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// `Settle`'s answer, once there is one.
+    pub settled: watch::Receiver<Option<Settled>>,
+    /// Every disk.
+    pub disks: watch::Receiver<Vec<Disk>>,
+    /// The node's identity, and whether it is lost with the next boot.
+    pub node: watch::Receiver<Option<(NodeId, bool)>>,
+    /// Whether the pools that are here are open, as far as they can be.
+    pub steady: watch::Receiver<bool>,
+    /// Pools and volumes.
+    pub volumes: Arc<Mutex<Volumes>>,
+    /// News for the keeper.
+    pub news: mpsc::Sender<Event>,
+}
+
+/// The keeper with what it works on.
+pub struct Life {
+    keeper: Keeper,
+    places: Places,
+    faults: FaultBoard,
+    started: Instant,
+    events: mpsc::Receiver<Event>,
+    news: mpsc::Sender<Event>,
+    settled: watch::Sender<Option<Settled>>,
+    disks: watch::Sender<Vec<Disk>>,
+    node: watch::Sender<Option<(NodeId, bool)>>,
+    steady: watch::Sender<bool>,
+    volumes: Arc<Mutex<Volumes>>,
+    /// Open pools by id, for the state's place.
+    pools: BTreeMap<String, Pool>,
+    remembered: Option<Memory>,
+}
+
+/// Reads what an earlier storaged of this boot left.
+pub fn remembered(places: &Places) -> Option<Memory> {
+    let text = fs::read(memory_file(places)).ok()?;
+    serde_json::from_slice(&text)
+        .map_err(|error| tracing::error!("what an earlier storaged left is unreadable: {error}"))
+        .ok()
+}
+
+fn memory_file(places: &Places) -> PathBuf {
+    places.memory.join("boot.json")
+}
+
+impl Life {
+    /// Brings a keeper to life.
+    pub fn new(keeper: Keeper, places: Places, faults: FaultBoard) -> (Self, View) {
+        let (news, events) = mpsc::channel(64);
+        let (settled, settled_view) = watch::channel(keeper.settled().cloned());
+        let (disks, disks_view) = watch::channel(Vec::new());
+        let (node, node_view) = watch::channel(keeper.node());
+        let (steady, steady_view) = watch::channel(false);
+        let volumes = Arc::new(Mutex::new(Volumes::default()));
+        let view = View {
+            settled: settled_view,
+            disks: disks_view,
+            node: node_view,
+            steady: steady_view,
+            volumes: Arc::clone(&volumes),
+            news: news.clone(),
+        };
+        let remembered = keeper.memory();
+        let life = Self {
+            keeper,
+            places,
+            faults,
+            started: Instant::now(),
+            events,
+            news,
+            settled,
+            disks,
+            node,
+            steady,
+            volumes,
+            pools: BTreeMap::new(),
+            remembered,
+        };
+        (life, view)
+    }
+
+    /// Lives until the last of those who send news has gone, which is never.
+    pub async fn run(mut self) {
+        let mut wake = self.handle(Event::Tick).await;
+        while let Some(event) = self.next(wake).await {
+            wake = self.handle(event).await;
+        }
+    }
+
+    async fn next(&mut self, wake: Option<Duration>) -> Option<Event> {
+        let Some(wake) = wake else { return self.events.recv().await };
+        tokio::select! {
+            event = self.events.recv() => event,
+            () = tokio::time::sleep_until((self.started + wake).into()) => Some(Event::Tick),
+        }
+    }
+
+    async fn handle(&mut self, event: Event) -> Option<Duration> {
+        if let Event::Opened(_, Ok(pool)) = &event {
+            self.open(pool.as_ref().clone()).await;
+        }
+        let (jobs, wake) = self.keeper.handle(self.started.elapsed(), event);
+        for job in jobs {
+            self.start(job);
+        }
+        self.drop_gone().await;
+        self.remember();
+        self.disks.send_if_modified(|disks| replace(disks, self.keeper.disks()));
+        self.node.send_if_modified(|node| replace(node, self.keeper.node()));
+        let steady = self.keeper.is_steady() || *self.steady.borrow();
+        self.steady.send_if_modified(|known| replace(known, steady));
+        self.settled.send_if_modified(|settled| {
+            let known = self.keeper.settled().cloned();
+            let news = settled.is_none() && known.is_some();
+            *settled = known;
+            news
+        });
+        self.faults.replace("storage.", self.keeper.faults());
+        wake
+    }
+
+    async fn open(&mut self, pool: Pool) {
+        let id = pool.header.pool.clone();
+        self.pools.insert(id.clone(), pool.clone());
+        let wrong = match self.volumes.lock().await.add_pool(pool) {
+            Ok(wrong) => wrong,
+            Err(error) => vec![format!("list the volumes: {error}")],
+        };
+        for what in wrong {
+            // Not under `storage.`, whose faults are the keeper's and replaced by its own.
+            self.faults.raise(Fault::new(format!("volumes.unreadable:{id}"), what));
+        }
+    }
+
+    async fn drop_gone(&mut self) {
+        let gone: Vec<String> =
+            self.pools.keys().filter(|id| self.keeper.is_gone(id)).cloned().collect();
+        for id in gone {
+            self.volumes.lock().await.drop_pool(&id);
+            self.pools.remove(&id);
+            let _ = zos_host::mount::unmount(
+                self.places.pools.join(&id),
+                zos_host::mount::UnmountFlags::DETACH,
+            );
+        }
+    }
+
+    fn remember(&mut self) {
+        let memory = self.keeper.memory();
+        if memory == self.remembered {
+            return;
+        }
+        let file = memory_file(&self.places);
+        let text = serde_json::to_vec(&memory).unwrap_or_default();
+        let new = file.with_extension("new");
+        let written = fs::create_dir_all(&self.places.memory)
+            .and_then(|()| fs::write(&new, text))
+            .and_then(|()| fs::rename(&new, &file));
+        match written {
+            Ok(()) => self.remembered = memory,
+            Err(error) => tracing::error!("write {}: {error}", file.display()),
+        }
+    }
+
+    /// Does a job apart from the daemon's one thread; its event comes when it is done.
+    fn start(&self, job: Job) {
+        let (news, places) = (self.news.clone(), self.places.clone());
+        let disk = |key: &DiskKey| self.keeper.disk(key).cloned();
+        let work: Box<dyn FnOnce() -> Event + Send> = match job {
+            Job::Probe(key) => {
+                let Some(disk) = disk(&key) else { return };
+                Box::new(move || {
+                    let verdict = read(&disk, |reader| judge::probe(reader, disk.logical_block));
+                    Event::Judged(key, verdict)
+                })
+            }
+            Job::Sample(key) => {
+                let Some(disk) = disk(&key) else { return };
+                Box::new(move || {
+                    let verdict = read(&disk, |reader| {
+                        judge::examine(reader, disk.logical_block, progress(&disk))
+                    });
+                    Event::Judged(key, verdict)
+                })
+            }
+            Job::Adopt(key, plan) => {
+                let Some(disk) = disk(&key) else { return };
+                Box::new(move || {
+                    let made = pool::adopt(&disk, &plan, &places);
+                    Event::Opened(key, made.map(Box::new).map_err(|error| in_words(&error)))
+                })
+            }
+            Job::Open(key, header) => {
+                let Some(disk) = disk(&key) else { return };
+                Box::new(move || {
+                    let opened = pool::open(&disk, &header, &places);
+                    Event::Opened(key, opened.map(Box::new).map_err(|error| in_words(&error)))
+                })
+            }
+            Job::Own(key, header, owner) => {
+                let Some(disk) = disk(&key) else { return };
+                Box::new(move || {
+                    let owned = pool::own(&disk, &header, owner);
+                    Event::Owned(key, owned.map(Box::new).map_err(|error| in_words(&error)))
+                })
+            }
+            Job::Prepare(id) => {
+                let pool = id.and_then(|id| self.pools.get(&id).cloned());
+                Box::new(move || {
+                    let done = state::prepare(pool.as_ref(), &places);
+                    Event::Prepared(done.map_err(|error| in_words(&error)))
+                })
+            }
+        };
+        tokio::spawn(async move {
+            if let Ok(event) = tokio::task::spawn_blocking(work).await {
+                let _ = news.send(event).await;
+            }
+        });
+    }
+}
+
+fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {
+    let changed = *old != new;
+    *old = new;
+    changed
+}
+
+fn read(disk: &block::Disk, judge: impl FnOnce(&Reader) -> Verdict) -> Verdict {
+    match Reader::open(&disk.path(), disk.size) {
+        Ok(reader) => judge(&reader),
+        Err(error) => Verdict::Unreadable(error.to_string()),
+    }
+}
+
+/// Logs now and then how far a long look is.
+fn progress(disk: &block::Disk) -> impl FnMut(u64) -> bool + use<> {
+    let (name, size) = (disk.name.clone(), disk.size.max(1));
+    let mut told = Instant::now();
+    move |at| {
+        if told.elapsed() > Duration::from_secs(10) {
+            told = Instant::now();
+            tracing::info!("{name}: looked through {} %", at * 100 / size);
+        }
+        true
+    }
+}
+
+fn in_words(error: &dyn std::error::Error) -> String {
+    zos_daemon::CallError::failed(error).to_string()
+}
+
+/// Tells the keeper of disks that come and go, for as long as it lives. Runs in a thread of its own:
+/// tokio offers no safe way to wait for a netlink socket.
+pub fn watch_disks(places: &Places, news: &mpsc::Sender<Event>) -> anyhow::Result<()> {
+    let socket = Uevents::open()?;
+    news.blocking_send(Event::Disks(block::list(&places.root)?, Vec::new()))?;
+    loop {
+        let mut waited = [PollFd::new(&socket, PollFlags::IN)];
+        match rustix::event::poll(&mut waited, None) {
+            Err(error) if error != rustix::io::Errno::INTR => return Err(error.into()),
+            _ => {}
+        }
+        let (mut changed, mut gone) = (false, Vec::new());
+        while let Some(event) = socket.event()? {
+            let is_disk = event.lost() || event.is_block() && event.get("DEVTYPE") == Some("disk");
+            changed |= is_disk;
+            if is_disk && event.action == "remove" {
+                gone.extend(event.get("DEVNAME").map(|name| name.replace('/', "!")));
+            }
+        }
+        if changed {
+            news.blocking_send(Event::Disks(block::list(&places.root)?, gone))?;
+        }
+    }
+}

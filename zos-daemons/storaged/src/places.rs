@@ -1,0 +1,36 @@
+//! Where things lie on a node; tests have other places.
+
+use std::path::PathBuf;
+
+use zos_host::SysRoot;
+
+/// The paths that storaged works with.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// The machine.
+    pub root: SysRoot,
+    /// Pools are mounted in folders of their id here.
+    pub pools: PathBuf,
+    /// The node's state.
+    pub state: PathBuf,
+    /// What a restarted storaged must know of this boot.
+    pub memory: PathBuf,
+    /// `mkfs.btrfs`.
+    pub mkfs: PathBuf,
+    /// `btrfs`.
+    pub btrfs: PathBuf,
+}
+
+impl Places {
+    /// Those of a node.
+    pub fn node() -> Self {
+        Self {
+            root: SysRoot::host(),
+            pools: "/run/zos/pools".into(),
+            state: "/state".into(),
+            memory: "/run/zos/storage".into(),
+            mkfs: "/bin/mkfs.btrfs".into(),
+            btrfs: "/bin/btrfs".into(),
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! Pools: made on an empty disk, opened at a boot.
+//!
+//! ```text
+//!  judged Empty ─ judged Empty again ─▶ header "adopting" ─▶ table ─▶ btrfs, subvolumes ─▶ header "ready"
+//!                                          │                                                 │
+//!               a power cut in between: Unfinished, made again from the start               Pool
+//! ```
+//! Each arrow is durable before the next begins. Nothing is kept in a pool before it is ready, so
+//! making one again loses nothing.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use zos_host::{block, mount};
+use zos_types::deployment::Class;
+use zos_types::unit::{GIB, MIB};
+use zos_types::{Bytes, NodeId};
+
+use crate::Places;
+use crate::disk::gpt::{self, Guid};
+use crate::disk::header::{Header, Stage, VERSION};
+use crate::disk::judge::{self, Verdict};
+use crate::disk::read::Reader;
+
+/// A smaller disk isn't adopted.
+pub const SMALLEST: u64 = GIB;
+
+/// The subvolumes of a pool: state, images, volumes.
+pub const SUBVOLUMES: [&str; 3] = ["@state", "@images", "@volumes"];
+
+/// Why a pool could not be made, opened or marked.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolError {
+    /// The second look saw something else than the first: nothing was written.
+    #[error("the disk is no longer empty: {0}")]
+    NotEmpty(String),
+    /// The disk said no.
+    #[error("{operation} {disk}")]
+    Disk {
+        /// What was tried.
+        operation: &'static str,
+        /// On which disk.
+        disk: String,
+        /// Its answer.
+        source: io::Error,
+    },
+    /// The kernel said no.
+    #[error(transparent)]
+    Host(#[from] zos_host::Error),
+    /// A program failed.
+    #[error("{program}: {output}")]
+    Program {
+        /// Its name.
+        program: String,
+        /// The end of what it said.
+        output: String,
+    },
+}
+
+/// What a new pool is to be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// Whose it is, when that is known already.
+    pub owner: Option<NodeId>,
+    /// Whether the node's state is to lie on it.
+    pub state: bool,
+    /// The pools on which the state lies, if not on this one.
+    pub state_pools: Vec<String>,
+    /// As in the header.
+    pub instead_of: Option<Vec<NodeId>>,
+}
+
+/// A pool in use.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    /// Its header as it was last written.
+    pub header: Header,
+    /// The disk's name.
+    pub disk: String,
+    /// The disk's class.
+    pub class: Class,
+    /// The disk's logical block in bytes.
+    pub block: u32,
+    /// Where it is mounted.
+    pub root: PathBuf,
+}
+
+impl Pool {
+    /// What it can hold of volumes.
+    pub fn capacity(&self) -> Bytes {
+        let (_, size) = gpt::pool_place(self.header.disk_size);
+        Bytes(size.saturating_sub(reserve(size)))
+    }
+}
+
+/// What of a pool is kept from volumes: for the node's state and images, and for btrfs itself, which
+/// keeps its metadata twice.
+pub fn reserve(size: u64) -> u64 {
+    (size / 20).clamp(512 * MIB, 20 * GIB)
+}
+
+/// The class of a disk, by what it says of itself.
+pub fn class(disk: &block::Disk) -> Class {
+    if disk.rotational { Class::Hdd } else { Class::Ssd }
+}
+
+fn failed<'a>(
+    operation: &'static str,
+    disk: &'a block::Disk,
+) -> impl Fn(io::Error) -> PoolError + 'a {
+    move |source| PoolError::Disk { operation, disk: disk.name.clone(), source }
+}
+
+/// Makes a pool on a disk that is still empty, and opens it.
+pub fn adopt(disk: &block::Disk, plan: &Plan, places: &Places) -> Result<Pool, PoolError> {
+    let reader = Reader::open(&disk.path(), disk.size).map_err(failed("open", disk))?;
+    let again = match judge::examine(&reader, disk.logical_block, |_| true) {
+        Verdict::Empty => None,
+        Verdict::Unfinished(header) => Some(header),
+        other => return Err(PoolError::NotEmpty(format!("{other:?}"))),
+    };
+    let header = match &again {
+        Some(header) => Header { sequence: header.sequence + 1, ..new_header(disk, plan)? },
+        None => new_header(disk, plan)?,
+    };
+    tracing::info!("{}: making pool {} on {}", disk.name, header.pool, Bytes(disk.size));
+    {
+        // Exclusive: fails when anybody, the kernel included, has it in use.
+        let exclusive = rustix::fs::OFlags::EXCL.bits().cast_signed();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(exclusive)
+            .open(disk.path())
+            .map_err(failed("open for writing", disk))?;
+        write_header(&file, &header).map_err(failed("mark", disk))?;
+        let id = Guid(hex_id(&header));
+        let guid = Guid::random().map_err(failed("draw an id for", disk))?;
+        let pieces = gpt::build(disk.size, disk.logical_block, guid, id);
+        let (last, first) = pieces.split_last().expect("a table has pieces");
+        for (at, bytes) in first {
+            file.write_all_at(bytes, *at).map_err(failed("partition", disk))?;
+        }
+        file.sync_all().map_err(failed("partition", disk))?;
+        file.write_all_at(&last.1, last.0).map_err(failed("partition", disk))?;
+        file.sync_all().map_err(failed("partition", disk))?;
+    }
+    let partition = partition(disk, &header, places)?;
+    let mut mkfs = Command::new(&places.mkfs);
+    mkfs.args(["--quiet", "--data", "single", "--metadata", "dup", "--label", &header.label()]);
+    if again.is_some() {
+        mkfs.arg("--force");
+    }
+    run(mkfs.arg(&partition))?;
+    tracing::info!("{}: pool {} is formatted", disk.name, header.pool);
+    let root = mount_pool(&partition, &header, places)?;
+    for name in SUBVOLUMES {
+        run(Command::new(&places.btrfs).args(["subvolume", "create"]).arg(root.join(name)))?;
+    }
+    sync(&root).map_err(failed("sync", disk))?;
+    let ready = Header { sequence: header.sequence + 1, stage: Stage::Ready, ..header };
+    rewrite(disk, &ready)?;
+    tracing::info!("{}: pool {} is ready", disk.name, ready.pool);
+    Ok(pool(disk, ready, root))
+}
+
+/// Opens a pool that is ready; one that is mounted already is taken as it is.
+pub fn open(disk: &block::Disk, header: &Header, places: &Places) -> Result<Pool, PoolError> {
+    let partition = partition(disk, header, places)?;
+    let root = mount_pool(&partition, header, places)?;
+    for name in SUBVOLUMES {
+        if !root.join(name).is_dir() {
+            let source = io::Error::new(io::ErrorKind::NotFound, format!("{name} is missing"));
+            return Err(PoolError::Disk { operation: "open", disk: disk.name.clone(), source });
+        }
+    }
+    Ok(pool(disk, header.clone(), root))
+}
+
+/// Gives a pool an owner; durable when it returns.
+pub fn own(disk: &block::Disk, header: &Header, owner: NodeId) -> Result<Header, PoolError> {
+    let sequence = header.sequence + 1;
+    let owned = Header { sequence, owner: Some(owner), ..header.clone() };
+    rewrite(disk, &owned)?;
+    Ok(owned)
+}
+
+fn pool(disk: &block::Disk, header: Header, root: PathBuf) -> Pool {
+    let (class, block) = (class(disk), disk.logical_block);
+    Pool { header, disk: disk.name.clone(), class, block, root }
+}
+
+fn new_header(disk: &block::Disk, plan: &Plan) -> Result<Header, PoolError> {
+    let mut id = [0; 8];
+    getrandom::fill(&mut id)
+        .map_err(|error| failed("draw an id for", disk)(io::Error::other(error)))?;
+    let pool = hex::encode(id);
+    let partition = Guid::random().map_err(failed("draw an id for", disk))?;
+    let mut state_pools = plan.state_pools.clone();
+    if plan.state {
+        state_pools.push(pool.clone());
+    }
+    Ok(Header {
+        version: VERSION,
+        sequence: 1,
+        pool,
+        partition: hex::encode(partition.0),
+        disk_size: disk.size,
+        stage: Stage::Adopting,
+        owner: plan.owner,
+        state: plan.state,
+        state_pools,
+        instead_of: plan.instead_of.clone(),
+    })
+}
+
+fn hex_id(header: &Header) -> [u8; 16] {
+    let mut id = [0; 16];
+    hex::decode_to_slice(&header.partition, &mut id).expect("a new header's own id");
+    id
+}
+
+fn rewrite(disk: &block::Disk, header: &Header) -> Result<(), PoolError> {
+    let file = OpenOptions::new()
+        .write(true)
+        .open(disk.path())
+        .map_err(failed("open for writing", disk))?;
+    write_header(&file, header).map_err(failed("mark", disk))
+}
+
+fn write_header(file: &File, header: &Header) -> io::Result<()> {
+    file.write_all_at(&header.encode(), header.place())?;
+    file.sync_all()
+}
+
+/// The pool's partition as a device. A kernel that hasn't read the table is told of it.
+fn partition(disk: &block::Disk, header: &Header, places: &Places) -> Result<PathBuf, PoolError> {
+    let (start, size) = gpt::pool_place(header.disk_size);
+    let known = || {
+        let disk = block::disk(&places.root, disk.name.clone())?;
+        disk.partitions.into_iter().find(|p| (p.start, p.size) == (start, size))
+    };
+    if let Some(partition) = known() {
+        return Ok(partition.path());
+    }
+    let file = File::open(disk.path()).map_err(failed("open", disk))?;
+    block::add_partition(&file, 1, start, size)?;
+    known().map(|partition| partition.path()).ok_or_else(|| {
+        failed("partition", disk)(io::Error::other("the kernel doesn't show the partition"))
+    })
+}
+
+fn mount_pool(partition: &Path, header: &Header, places: &Places) -> Result<PathBuf, PoolError> {
+    let root = places.pools.join(&header.pool);
+    if mount::at(&places.root, &root)?.is_none() {
+        let flags = mount::data_only() | mount::MountFlags::NOATIME;
+        mount::mount(&partition.to_string_lossy(), &root, "btrfs", flags, "subvolid=5")?;
+    }
+    Ok(root)
+}
+
+/// Writes out all that a file system holds.
+fn sync(root: &Path) -> io::Result<()> {
+    rustix::fs::syncfs(File::open(root)?)?;
+    Ok(())
+}
+
+fn run(command: &mut Command) -> Result<(), PoolError> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let failed = |output: String| PoolError::Program { program: program.clone(), output };
+    let output =
+        command.stdin(Stdio::null()).output().map_err(|error| failed(error.to_string()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said: String = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    Err(failed(format!("{}: {}", output.status, said.chars().take(500).collect::<String>())))
+}

@@ -1,0 +1,238 @@
+//! Pools against the running kernel: loop devices stand for disks. Needs root, btrfs and its tools;
+//! each test says why it was skipped where they are missing.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use storaged::disk::judge::{self, Verdict};
+use storaged::disk::read::Reader;
+use storaged::pool::{self, Plan};
+use storaged::{Places, state};
+use zos_host::{SysRoot, block, loopdev, mount};
+
+const SIZE: u64 = 2 << 30;
+
+/// A file as a disk. It goes away with the test.
+struct Disk {
+    device: loopdev::LoopDevice,
+    file: PathBuf,
+}
+
+impl Disk {
+    fn new(folder: &Path, name: &str) -> Option<Self> {
+        let file = folder.join(name);
+        let backing = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&file)
+            .unwrap();
+        backing.set_len(SIZE).unwrap();
+        let options = loopdev::Options { partitions: true, ..Default::default() };
+        match loopdev::attach(backing.as_fd(), name, &options) {
+            Ok(device) => Some(Self { device, file }),
+            Err(error) => {
+                eprintln!("skipped: {}", error.line());
+                None
+            }
+        }
+    }
+
+    /// As the inventory shows it, but as a disk of the class that QEMU's NVMe has.
+    fn disk(&self) -> block::Disk {
+        let name = format!("loop{}", self.device.number);
+        let disk = block::disk(&SysRoot::host(), name).unwrap();
+        block::Disk { kind: block::Kind::Disk, rotational: false, ..disk }
+    }
+
+    fn judge(&self) -> Verdict {
+        let disk = self.disk();
+        let reader = Reader::open(&disk.path(), disk.size).unwrap();
+        judge::examine(&reader, disk.logical_block, |_| true)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = loopdev::detach(&self.device.path);
+    }
+}
+
+fn tool(name: &str) -> PathBuf {
+    let folders = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
+    let found = folders.iter().map(|folder| Path::new(folder).join(name)).find(|p| p.exists());
+    found.unwrap_or_else(|| name.into())
+}
+
+fn places(folder: &Path) -> Places {
+    Places {
+        root: SysRoot::host(),
+        pools: folder.join("pools"),
+        state: folder.join("state"),
+        memory: folder.join("memory"),
+        mkfs: tool("mkfs.btrfs"),
+        btrfs: tool("btrfs"),
+    }
+}
+
+/// Runs a test in a mount namespace of its own, or says why not.
+fn with_disks(test: impl FnOnce(&Path) + Send + 'static) {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let btrfs = fs::read_to_string("/proc/filesystems").unwrap().contains("\tbtrfs\n");
+    if !btrfs || !tool("mkfs.btrfs").exists() || !Path::new("/dev/loop-control").exists() {
+        eprintln!("skipped: needs btrfs, mkfs.btrfs and /dev/loop-control");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    test(folder.path());
+}
+
+fn plan(state: bool) -> Plan {
+    Plan { owner: None, state, state_pools: vec![], instead_of: None }
+}
+
+/// Mounts are taken down even when an assertion fails.
+struct Mounts<'a>(&'a Places);
+
+impl Drop for Mounts<'_> {
+    fn drop(&mut self) {
+        for mounted in mount::list(&self.0.root).unwrap().into_iter().rev() {
+            if mounted.target.starts_with(&self.0.pools) || mounted.target == self.0.state {
+                let _ = mount::unmount(&mounted.target, mount::UnmountFlags::DETACH);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_empty_disk_becomes_a_pool_and_is_found_again() {
+    with_disks(|folder| {
+        let Some(disk) = Disk::new(folder, "a") else { return };
+        assert_eq!(disk.judge(), Verdict::Empty);
+        let places = places(folder);
+        let mounts = Mounts(&places);
+        let pool = pool::adopt(&disk.disk(), &plan(true), &places).unwrap();
+        state::prepare(Some(&pool), &places).unwrap();
+        let identity = places.state.join("identity");
+        let about = fs::metadata(&identity).unwrap();
+        assert_eq!((about.mode() & 0o777, about.uid(), about.gid()), (0o700, 111, 111));
+        fs::write(identity.join("key.pem"), "a key").unwrap();
+        assert!(pool.root.join("@state/identity/key.pem").exists());
+        assert!(!pool.header.pool.is_empty() && pool.header.owner.is_none());
+        // once more is nothing new: a restarted storaged does the same
+        pool::open(&disk.disk(), &pool.header, &places).unwrap();
+        state::prepare(Some(&pool), &places).unwrap();
+        drop(mounts);
+
+        let Verdict::Ours(header) = disk.judge() else { panic!("{:?}", disk.judge()) };
+        assert_eq!(*header, pool.header);
+        let node = "fgsmiakbzufxbctqdkkpguemah5bhwupbx9bf1rz116jgewspzmo".parse().unwrap();
+        let owned = pool::own(&disk.disk(), &header, node).unwrap();
+        assert_eq!(disk.judge(), Verdict::Ours(Box::new(owned.clone())));
+        let _mounts = Mounts(&places);
+        let opened = pool::open(&disk.disk(), &owned, &places).unwrap();
+        let key = opened.root.join("@state/identity/key.pem");
+        assert_eq!(fs::read_to_string(key).unwrap(), "a key");
+    });
+}
+
+#[test]
+fn what_is_not_empty_is_not_written_to() {
+    with_disks(|folder| {
+        let Some(disk) = Disk::new(folder, "a") else { return };
+        let places = places(folder);
+        let check = |disk: &Disk, what: &str| {
+            let before = sum(&disk.file);
+            let Verdict::Foreign(found) = disk.judge() else {
+                panic!("{what}: {:?}", disk.judge())
+            };
+            assert!(found.contains(what), "{found} is not {what}");
+            pool::adopt(&disk.disk(), &plan(true), &places).unwrap_err();
+            assert_eq!(before, sum(&disk.file), "{what} was changed");
+            let file = OpenOptions::new().write(true).open(&disk.file).unwrap();
+            file.set_len(0).unwrap();
+            file.set_len(SIZE).unwrap();
+        };
+        let write = |at: u64, bytes: &[u8]| {
+            let file = OpenOptions::new().write(true).open(&disk.file).unwrap();
+            file.write_all_at(bytes, at).unwrap();
+        };
+        write(640 << 20, &[1]);
+        check(&disk, "data of unknown kind at 640 MiB");
+        write(SIZE - 1, &[1]);
+        check(&disk, "data of unknown kind");
+        write(0, b"XFSB");
+        check(&disk, "xfs");
+        write(SIZE - 65536, &[0xfc, 0x4e, 0x2b, 0xa9]);
+        check(&disk, "mdraid 0.9");
+        let made = |program: &str, arguments: &[&str], what: &str| {
+            let program = tool(program);
+            if !program.exists() {
+                eprintln!("skipped: no {}", program.display());
+                return;
+            }
+            let output = Command::new(program).args(arguments).arg(&disk.file).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            check(&disk, what);
+        };
+        made("mkfs.ext4", &["-q", "-F"], "ext2/3/4");
+        made("mkfs.vfat", &["-F", "32"], "FAT");
+        made("mkfs.btrfs", &["-q", "-f"], "btrfs");
+        made("mkswap", &[], "swap");
+        made("sgdisk", &["-n1:2048:0"], "GPT");
+    });
+}
+
+/// A power cut after each step of an adoption, by hand: what was made so far is made again, and
+/// what somebody else put there since is not.
+#[test]
+fn an_interrupted_adoption_is_begun_again() {
+    with_disks(|folder| {
+        let Some(disk) = Disk::new(folder, "a") else { return };
+        let places = places(folder);
+        let broken = Places { mkfs: "/bin/false".into(), ..places.clone() };
+        pool::adopt(&disk.disk(), &plan(true), &broken).unwrap_err();
+        assert!(matches!(disk.judge(), Verdict::Unfinished(_)), "{:?}", disk.judge());
+        // and again after mkfs, before the subvolumes
+        let broken = Places { btrfs: "/bin/false".into(), ..places.clone() };
+        pool::adopt(&disk.disk(), &plan(true), &broken).unwrap_err();
+        drop(Mounts(&broken));
+        assert!(matches!(disk.judge(), Verdict::Unfinished(_)), "{:?}", disk.judge());
+        let mounts = Mounts(&places);
+        pool::adopt(&disk.disk(), &plan(true), &places).unwrap();
+        drop(mounts);
+        assert!(matches!(disk.judge(), Verdict::Ours(_)), "{:?}", disk.judge());
+
+        let Some(disk) = Disk::new(folder, "b") else { return };
+        let broken = Places { mkfs: "/bin/false".into(), ..places.clone() };
+        pool::adopt(&disk.disk(), &plan(true), &broken).unwrap_err();
+        let file = OpenOptions::new().write(true).open(&disk.file).unwrap();
+        file.write_all_at(b"XFSB", 1 << 20).unwrap();
+        file.sync_all().unwrap();
+        assert!(matches!(disk.judge(), Verdict::Foreign(_)), "{:?}", disk.judge());
+        pool::adopt(&disk.disk(), &plan(true), &places).unwrap_err();
+    });
+}
+
+/// A hash of all bytes, quick on the holes of a sparse file.
+fn sum(path: &Path) -> u64 {
+    use std::hash::{DefaultHasher, Hasher};
+    let file = File::open(path).unwrap();
+    let mut hash = DefaultHasher::new();
+    let mut bytes = vec![0; 1 << 20];
+    for at in (0..SIZE).step_by(1 << 20) {
+        file.read_exact_at(&mut bytes, at).unwrap();
+        if !judge::is_all(&bytes, 0) {
+            hash.write_u64(at);
+            hash.write(&bytes);
+        }
+    }
+    hash.finish()
+}
