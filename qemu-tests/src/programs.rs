@@ -13,7 +13,12 @@ const STATIC: &str = "x86_64-unknown-linux-musl";
 /// The command line of twins.
 pub fn zos() -> Result<&'static Path> {
     static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
-    once(&BUILT, || build("zos", &[], &["debug", "zos"]))
+    // The kind that we are, so that one build serves both.
+    if cfg!(debug_assertions) {
+        once(&BUILT, || build("zos", &[], &["debug", "zos"]))
+    } else {
+        once(&BUILT, || build("zos", &["--release"], &["release", "zos"]))
+    }
 }
 
 /// The hand inside a node.

@@ -1,0 +1,18 @@
+//! The image, whole, in QEMU: one file a theme, one test a promise (or a few that one boot can prove).
+//!
+//! ```text
+//!  boot       every way to start a node leads to the same node
+//!  disks      the key's disk is kept, foreign disks are left alone, whatever comes when
+//!  vm         a twin's VM runs, is walled in, and outlives the daemons around it
+//!  api        who may ask for what
+//!  bad_input  what is missing or broken is shown, and the node goes on as far as it can
+//! ```
+//!
+//! `make image` comes first. What a test leaves behind lies in `target/qemu-tests/<test>/`.
+#![forbid(unsafe_code)]
+
+mod api;
+mod bad_input;
+mod boot;
+mod disks;
+mod vm;
