@@ -309,6 +309,6 @@ async fn the_description_is_served_and_names_every_route() {
     let document: Value = serde_json::from_slice(response.body()).unwrap();
     let paths: Vec<&str> =
         document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(paths.len(), 5, "{paths:?}");
+    assert_eq!(paths.len(), 6, "{paths:?}");
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
 }

@@ -19,6 +19,7 @@ use zos_api::local::CallError;
 use zos_api::local::vm::ReadLog;
 use zos_types::{Name, Problem, WorkloadName};
 
+use super::document::Binary;
 use super::{name, query};
 use crate::Api;
 use crate::backend::LogStream;
@@ -52,7 +53,7 @@ struct LogQuery {
         LogQuery,
     ),
     responses(
-        (status = 200, description = "The bytes.", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 200, description = "The bytes.", body = Binary, content_type = "application/octet-stream"),
         (status = 401, description = "The signature; see GET /v1/deployments.", body = Problem,
             content_type = "application/problem+json"),
         (status = 404, description = "There is no such VM.", body = Problem,
