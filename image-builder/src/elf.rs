@@ -124,7 +124,7 @@ mod tests {
     fn the_closure_of_this_test_comes_from_the_machine() {
         let me = std::env::current_exe().unwrap();
         let Some(arch) = Arch::host() else { return };
-        let libraries = closure(&[me.clone()], &[PathBuf::from("/")], arch).unwrap();
+        let libraries = closure(std::slice::from_ref(&me), &[PathBuf::from("/")], arch).unwrap();
         assert!(libraries.iter().any(|l| l.target == "/lib/libc.so.6"));
         let error = closure(&[me], &[], arch).unwrap_err().to_string();
         assert!(error.contains("which none of its packages has"), "{error}");

@@ -112,7 +112,7 @@ fn describe(
 ) -> Result<()> {
     let mut names: Vec<String> =
         ["vmlinuz", "initramfs.img", "zos.efi", "zos-usb.img", "zos.conf"].map(String::from).into();
-    names.extend(["boot.ipxe", "zos.ipxe"].map(|n| format!("pxe/{n}")));
+    names.extend(["boot.ipxe", "autoexec.ipxe", "zos.ipxe"].map(|n| format!("pxe/{n}")));
     names.extend(arch.ipxe().iter().map(|(_, name)| format!("pxe/{name}")));
     for name in names {
         manifest.files.insert(name.clone(), Output::of(&read(&out.join(&name))?));

@@ -317,7 +317,8 @@ mod tests {
 
     #[test]
     fn bad_fields_are_named() {
-        let rows: [(&str, fn(&mut Pin)); 5] = [
+        type Spoil = fn(&mut Pin);
+        let rows: [(&str, Spoil); 5] = [
             ("name", |p| p.name = "../x".into()),
             ("version", |p| p.version = "1;rm".into()),
             ("suite", |p| p.suite = String::new()),

@@ -24,6 +24,8 @@ pub fn write_folder(
 ) -> Result<()> {
     make_dir(dir)?;
     write(&dir.join("boot.ipxe"), BOOT.as_bytes())?;
+    // iPXE for UEFI looks for a script of this name beside itself: then DHCP need only name ipxe.efi.
+    write(&dir.join("autoexec.ipxe"), BOOT.as_bytes())?;
     write(&dir.join("zos.ipxe"), SETTINGS.as_bytes())?;
     write(&dir.join("vmlinuz"), vmlinuz)?;
     write(&dir.join("initramfs.img"), initramfs)?;
@@ -40,12 +42,16 @@ mod tests {
 
     #[test]
     fn the_script_loads_relative_files_and_passes_settings() {
-        assert!(BOOT.starts_with("#!ipxe\n") && SETTINGS.starts_with("#!ipxe\n"));
+        assert!([BOOT, SETTINGS].iter().all(|s| s.starts_with("#!ipxe\n")));
         let loads: Vec<&str> =
             BOOT.lines().filter(|l| l.starts_with("kernel ") || l.starts_with("initrd ")).collect();
         assert_eq!(loads.len(), 2);
         assert!(loads.iter().all(|l| !l.contains("://")));
-        assert!(loads[0].contains("${zos}") && loads[0].contains("initrd=initramfs.img"));
+        assert!(
+            loads.iter().all(|l| l.contains(" ${base}"))
+                && loads[0].contains("${zos}")
+                && loads[0].contains("initrd=initramfs.img")
+        );
     }
 
     #[test]
