@@ -168,6 +168,8 @@ impl Settings {
         for argument in arguments(command_line) {
             let value = argument.value.as_deref();
             match argument.key.strip_prefix("zos.") {
+                // iPXE passes the file's name in front of the arguments, and ours is zos.efi.
+                Some("efi") if value.is_none() => true,
                 Some(key) => settings.set(key, value, Origin::CommandLine),
                 None => settings.alias(&argument.key, value, Origin::CommandLine),
             };

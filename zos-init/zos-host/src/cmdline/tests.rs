@@ -50,6 +50,7 @@ fn notes_help() {
         &[],
         &["kernel command line: unknown key zos.fram; did you mean zos.farm?"],
     );
+    check("zos.efi zos.farm=x", None, &[("farm", "x")], &[]);
     check("zos.xyzzy=1", None, &[], &["kernel command line: unknown key zos.xyzzy"]);
     check(
         "",

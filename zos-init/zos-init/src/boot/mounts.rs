@@ -39,6 +39,8 @@ pub(super) fn early(boot: &mut Boot) -> Result<()> {
             let _ = one(row);
         }
     }
+    // CPU microcode, unpacked with the rest of the initramfs: long applied, and 15 MB of memory.
+    let _ = std::fs::remove_dir_all("/kernel");
     std::fs::create_dir_all("/run/zos")
         .map_err(|e| zos_host::Error::new("create", "/run/zos", e))?;
     // A record in pstore was left by a kernel that died.
