@@ -1,0 +1,136 @@
+//! netd: the node's links and addresses, and the network of its VMs.
+//!
+//! ```text
+//!   uplinks                          the node                          VMs
+//!   NIC ── DHCP client or ─┐                               ┌─ tap ── VM
+//!   NIC    fixed address ──┼── routes ── firewall, NAT ── zvm0
+//!          SLAAC (kernel) ─┘                  DHCP, DNS ───┴─ tap ── VM
+//! ```
+//! Ending or killing this process takes nothing away: addresses (until their leases end), rules, bridge and
+//! the taps that VMs hold stay, and the next start finds them.
+//! Absent on purpose: time synchronization (later), IPv6 for VMs, anything wireless.
+#![forbid(unsafe_code)]
+
+pub mod dhcp;
+pub mod firewall;
+pub mod kernel;
+pub mod links;
+pub mod nat;
+pub mod nft;
+pub mod node;
+pub mod settings;
+pub mod uplink;
+pub mod vm;
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use zos_api::local::Done;
+use zos_api::local::net::{CloseTaps, Describe, INTERFACE, ListTaps, OpenTap, Taps};
+use zos_api::local::storage::Settle;
+use zos_daemon::{Bus, Call, CallError, Daemon, Router};
+use zos_host::SysRoot;
+
+use crate::node::{Command, Node};
+use crate::settings::Settings;
+
+/// Between two attempts to reach storaged.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The daemon's life.
+pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
+    let (settings, faults) = Settings::parse(|key| daemon.settings.get(key));
+    faults.into_iter().for_each(|fault| daemon.faults.raise(fault));
+    let (commands, inbox) = mpsc::channel(16);
+    let (tell, known) = watch::channel(false);
+    let node = Node::new(SysRoot::host(), settings, daemon.faults.clone(), inbox, tell)?;
+    let node = tokio::spawn(node.run());
+    tokio::spawn(find_state(daemon.bus.clone(), commands.clone()));
+    tokio::select! {
+        served = daemon.serve(router(commands, known)) => Ok(served?),
+        ended = node => {
+            ended?;
+            anyhow::bail!("the kernel's network events have ended")
+        }
+    }
+}
+
+async fn find_state(bus: Bus, commands: mpsc::Sender<Command>) {
+    loop {
+        match bus.call(Settle {}).await {
+            Ok(settled) => {
+                let folder = Path::new(&settled.path).join("net");
+                let _ = commands.send(Command::State(folder)).await;
+                return;
+            }
+            Err(error) => tracing::warn!("ask storaged where the state lies: {error}"),
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// What is served: each call becomes a command to the node's task.
+pub fn router(commands: mpsc::Sender<Command>, known: watch::Receiver<bool>) -> Router {
+    let node = Asker { commands, known };
+    let (describe, open, list, close) = (node.clone(), node.clone(), node.clone(), node);
+    Router::new(&INTERFACE)
+        .on(move |_: Call, _: Describe| {
+            let node = describe.clone();
+            async move { node.ask(Command::Describe).await }
+        })
+        .on_fds(move |_: Call, tap: OpenTap| {
+            let node = open.clone();
+            async move {
+                node.known().await?;
+                let (twin, name, index) = (tap.twin, tap.name, tap.index);
+                let zos_types::deployment::NetworkKind::Nat = tap.network;
+                let opened = node.ask(|reply| Command::Open(twin, name, index, reply)).await?;
+                opened.map(|(tap, fd)| (tap, vec![fd]))
+            }
+        })
+        .on(move |_: Call, _: ListTaps| {
+            let node = list.clone();
+            async move {
+                node.known().await?;
+                Ok(Taps { taps: node.ask(Command::List).await? })
+            }
+        })
+        .on(move |_: Call, vm: CloseTaps| {
+            let node = close.clone();
+            async move {
+                node.known().await?;
+                node.ask(|reply| Command::Close(vm.twin, vm.name, reply)).await??;
+                Ok(Done {})
+            }
+        })
+}
+
+/// The way to the node's task.
+#[derive(Clone)]
+struct Asker {
+    commands: mpsc::Sender<Command>,
+    known: watch::Receiver<bool>,
+}
+
+impl Asker {
+    /// Waits until the table of taps is there.
+    async fn known(&self) -> Result<(), CallError> {
+        let mut known = self.known.clone();
+        known.wait_for(|known| *known).await.map_err(|_| gone())?;
+        Ok(())
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, CallError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())
+    }
+}
+
+fn gone() -> CallError {
+    CallError::busy("netd is starting again")
+}

@@ -1,0 +1,252 @@
+//! The network `nat` of the node: the table of taps in its store, the subnet, the bridge.
+//!
+//! ```text
+//!  no state yet ── open_store ──▶ known ── serve (rules stand) ──▶ Bridge ── open_tap ──▶ descriptor
+//!       taps can't be asked for       subnet chosen              DHCP, DNS
+//! ```
+
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use ipnet::Ipv4Net;
+use tokio::sync::{mpsc, watch};
+use zos_api::local::net::Tap;
+use zos_daemon::store::{Store, StoreError};
+use zos_daemon::{CallError, FaultBoard};
+use zos_types::{Fault, TwinId, WorkloadName};
+
+use crate::firewall::Pin;
+use crate::kernel::{Kernel, KernelError};
+use crate::links::mac_text;
+use crate::vm::bridge::Bridge;
+use crate::vm::dns::Servers;
+use crate::vm::subnet;
+use crate::vm::table::{Row, Table};
+
+const SCHEMA: u32 = 1;
+const META: &str = "meta";
+const TAPS: &str = "taps";
+
+/// What is kept.
+#[derive(Debug)]
+struct Kept {
+    store: Store,
+    seed: Vec<u8>,
+    table: Table,
+}
+
+/// The VM network's owner.
+#[derive(Debug)]
+pub struct Nat {
+    kernel: Kernel,
+    faults: FaultBoard,
+    servers: Servers,
+    guests: mpsc::Sender<Vec<u8>>,
+    announce: watch::Sender<bool>,
+    folder: Option<PathBuf>,
+    kept: Option<Kept>,
+    subnet: Option<Ipv4Net>,
+    bridge: Option<Bridge>,
+}
+
+impl Nat {
+    /// Nothing is known yet.
+    pub fn new(
+        kernel: Kernel,
+        faults: FaultBoard,
+        servers: Servers,
+        guests: mpsc::Sender<Vec<u8>>,
+        announce: watch::Sender<bool>,
+    ) -> Self {
+        let (folder, kept, subnet, bridge) = (None, None, None, None);
+        Self { kernel, faults, servers, guests, announce, folder, kept, subnet, bridge }
+    }
+
+    /// Where the state lies. It is opened at once, and if that fails at each `serve`.
+    pub fn open_store(&mut self, folder: PathBuf) {
+        self.folder = Some(folder);
+        self.try_open();
+    }
+
+    fn try_open(&mut self) {
+        let (Some(folder), None) = (&self.folder, &self.kept) else { return };
+        match open(folder) {
+            Ok((kept, subnet)) => {
+                self.kept = Some(kept);
+                self.subnet = subnet;
+                self.faults.clear("net.state");
+                self.announce.send_replace(true);
+            }
+            Err(error) => {
+                let cause = CallError::failed(&error);
+                let detail = format!("VMs have no network, since its state can't be read: {cause}");
+                self.faults.raise(Fault::new("net.state", detail));
+            }
+        }
+    }
+
+    /// Whether the table of taps is known.
+    pub fn known(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// The VMs' network, once it is chosen.
+    pub fn subnet(&self) -> Option<Ipv4Net> {
+        self.subnet
+    }
+
+    /// Whether an address lies in the VMs' network.
+    pub fn holds(&self, address: &IpAddr) -> bool {
+        matches!((self.subnet, address), (Some(net), IpAddr::V4(address)) if net.contains(address))
+    }
+
+    /// Chooses the VMs' network beside those of the uplinks, once the state is known.
+    pub fn choose_subnet(&mut self, used: &[Ipv4Net]) {
+        let Some(kept) = &self.kept else { return };
+        let chosen = subnet::choose(self.subnet, used);
+        if chosen == self.subnet {
+            return;
+        }
+        if let Some(net) = chosen {
+            tracing::info!("VMs have the network {net}");
+            if let Err(error) = kept.store.write(|tx| tx.put(META, "subnet", &net.to_string())) {
+                tracing::warn!("{}", CallError::failed(&error));
+            }
+        }
+        self.subnet = chosen;
+        self.bridge = None;
+    }
+
+    /// Whether no network is left for VMs.
+    pub fn lacks_subnet(&self) -> bool {
+        self.known() && self.subnet.is_none()
+    }
+
+    /// What the firewall is to pin.
+    pub fn pins(&self) -> Vec<Pin> {
+        let (Some(kept), Some(net)) = (&self.kept, self.subnet) else { return Vec::new() };
+        let pin =
+            |row: &Row| Pin { device: row.device.clone(), mac: row.mac, address: row.address(net) };
+        kept.table.rows().map(pin).collect()
+    }
+
+    /// Brings the bridge up with what serves on it, and the taps that VMs still hold. The rules
+    /// must stand.
+    pub async fn serve(&mut self) -> Result<(), KernelError> {
+        self.try_open();
+        let (Some(kept), Some(net)) = (&self.kept, self.subnet) else { return Ok(()) };
+        if self.bridge.as_ref().is_some_and(|bridge| bridge.net == net && bridge.serves()) {
+            return Ok(());
+        }
+        self.bridge = None;
+        let mut mac = [2; 6];
+        mac[1..].copy_from_slice(&kept.seed[..5]);
+        let (servers, guests) = (self.servers.clone(), self.guests.clone());
+        let bridge = Bridge::open(&self.kernel, mac, net, servers, guests).await?;
+        // Taps of an earlier life, held by VMs that run on.
+        for row in kept.table.rows() {
+            if self.kernel.index(&row.device).await?.is_some() {
+                bridge.attach(&self.kernel, row).await?;
+            }
+        }
+        self.bridge = Some(bridge);
+        Ok(())
+    }
+
+    /// Answers a guest's DHCP message.
+    pub fn guest(&self, message: &[u8]) {
+        if let (Some(kept), Some(bridge)) = (&self.kept, &self.bridge) {
+            bridge.answer(&kept.table, message);
+        }
+    }
+
+    /// A VM's place, durable when this returns.
+    pub fn place(
+        &mut self,
+        twin: &TwinId,
+        name: &WorkloadName,
+        index: u32,
+    ) -> Result<Row, CallError> {
+        let Some(kept) = &mut self.kept else {
+            return Err(CallError::busy("the state isn't there yet"));
+        };
+        if let Some(row) = kept.table.get(twin, name, index) {
+            return Ok(row.clone());
+        }
+        let row = kept
+            .table
+            .place(&kept.seed, twin, name, index)
+            .map_err(|full| CallError::Full { detail: full.to_string(), errors: Vec::new() })?;
+        let written = kept.store.write(|tx| tx.put(TAPS, &row.key(), &row));
+        written.map_err(|e| CallError::failed(&e))?;
+        kept.table.insert(row.clone());
+        Ok(row)
+    }
+
+    /// Makes a placed tap. The rules must pin it already.
+    pub async fn open_tap(&mut self, row: &Row) -> Result<(Tap, OwnedFd), CallError> {
+        let (Some(bridge), Some(net)) = (&self.bridge, self.subnet) else {
+            return Err(CallError::busy("the VM network isn't up"));
+        };
+        let (fd, _) = zos_host::tap::open(&row.device).map_err(|error| match error.errno() {
+            // EBUSY: a VMM of the same VM still holds it.
+            Some(16) => CallError::busy(format!("{} is still in use", row.device)),
+            _ => CallError::failed(&error),
+        })?;
+        bridge.attach(&self.kernel, row).await.map_err(|e| CallError::failed(&e))?;
+        Ok((tap(row, net), fd))
+    }
+
+    /// Every tap.
+    pub fn list(&self) -> Vec<Tap> {
+        let (Some(kept), Some(net)) = (&self.kept, self.subnet) else { return Vec::new() };
+        kept.table.rows().map(|row| tap(row, net)).collect()
+    }
+
+    /// Forgets a VM's taps.
+    pub async fn close(&mut self, twin: &TwinId, name: &WorkloadName) -> Result<(), CallError> {
+        let Some(kept) = &mut self.kept else {
+            return Err(CallError::busy("the state isn't there yet"));
+        };
+        let gone: Vec<Row> =
+            kept.table.rows().filter(|r| r.twin == *twin && r.name == *name).cloned().collect();
+        for row in &gone {
+            let removed = self.kernel.remove(&row.device).await;
+            removed.map_err(|e| CallError::failed(&e))?;
+        }
+        let written =
+            kept.store.write(|tx| gone.iter().try_for_each(|r| tx.delete(TAPS, &r.key())));
+        written.map_err(|e| CallError::failed(&e))?;
+        kept.table.remove(twin, name);
+        Ok(())
+    }
+}
+
+fn open(folder: &std::path::Path) -> Result<(Kept, Option<Ipv4Net>), StoreError> {
+    let store = Store::open(folder, "net", SCHEMA)?;
+    let seed = match store.get::<Vec<u8>>(META, "seed")?.filter(|seed| seed.len() >= 16) {
+        Some(seed) => seed,
+        None => {
+            let mut seed = vec![0; 16];
+            let _ = getrandom::fill(&mut seed);
+            store.write(|tx| tx.put(META, "seed", &seed))?;
+            seed
+        }
+    };
+    let subnet = store.get::<String>(META, "subnet")?.and_then(|text| text.parse().ok());
+    let rows = store.list::<Row>(TAPS)?.into_iter().map(|(_, row)| row);
+    let table = Table::new(rows);
+    Ok((Kept { store, seed, table }, subnet))
+}
+
+fn tap(row: &Row, net: Ipv4Net) -> Tap {
+    Tap {
+        twin: row.twin,
+        name: row.name.clone(),
+        index: row.index,
+        device: row.device.clone(),
+        mac: mac_text(row.mac),
+        address: IpAddr::V4(row.address(net)),
+    }
+}
