@@ -194,4 +194,19 @@ mod tests {
         assert!(about.boot.is_none() && about.network.is_none());
         assert!(matches!(node.capacity().await, Err(CallError::Busy { .. })));
     }
+
+    /// Sockets that PID 1 holds while their daemons hang: calls wait in the backlog.
+    #[tokio::test]
+    async fn a_node_whose_daemons_all_hang_answers_in_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = INTERFACES.iter().filter_map(|i| i.socket.rsplit('/').next());
+        let names = names.filter(|name| !name.is_empty());
+        let held: Vec<_> = names
+            .map(|name| std::os::unix::net::UnixListener::bind(dir.path().join(name)).unwrap())
+            .collect();
+        let node = Node::new(Bus::at(dir.path()), FaultBoard::default());
+        let about = timeout(LOOK + LOOK / 2, node.about()).await.unwrap();
+        assert_eq!(about.faults.len(), held.len());
+        assert!(about.faults[0].detail.contains("does not answer within 2 s"), "{about:?}");
+    }
 }

@@ -43,6 +43,8 @@ pub struct FakeNode {
     key: SigningKey,
     /// Whether provisiond does not answer.
     silent: Arc<AtomicBool>,
+    /// Whether no VM starts.
+    stuck: Arc<AtomicBool>,
     kept: Arc<Mutex<AllKept>>,
 }
 
@@ -62,7 +64,7 @@ impl FakeNode {
     /// A node whose key comes from a seed.
     pub fn new(seed: u8) -> Self {
         let key = SigningKey::from_bytes(&[seed; 32]);
-        Self { key, silent: Arc::default(), kept: Arc::default() }
+        Self { key, silent: Arc::default(), stuck: Arc::default(), kept: Arc::default() }
     }
 
     /// The node's id.
@@ -73,6 +75,11 @@ impl FakeNode {
     /// Whether provisiond is to be silent from now on.
     pub fn set_silent(&self, silent: bool) {
         self.silent.store(silent, Ordering::Relaxed);
+    }
+
+    /// Whether VMs of deployments put from now on fail to start.
+    pub fn set_stuck(&self, stuck: bool) {
+        self.stuck.store(stuck, Ordering::Relaxed);
     }
 
     /// Serves the API on a free port of the loopback, for as long as the runtime lives. Each call
@@ -123,7 +130,8 @@ impl FakeNode {
         let mut kept = self.kept()?;
         let known = kept.get(&(put.twin, put.name.clone()));
         let next = known.map_or(1, |k| k.version + 1);
-        let (version, status) = (deployment.version, status(&put.name, deployment));
+        let stuck = self.stuck.load(Ordering::Relaxed);
+        let (version, status) = (deployment.version, status(&put.name, deployment, stuck));
         let change = match known {
             Some(Kept { version: same, body: old, status: Some(_) })
                 if *same == version && *old == body =>
@@ -156,10 +164,14 @@ impl FakeNode {
     }
 }
 
-/// Every workload as it should be.
-fn status(name: &Name, deployment: Deployment) -> DeploymentStatus {
+/// Every workload as it should be; VMs not if they are stuck.
+fn status(name: &Name, deployment: Deployment, stuck: bool) -> DeploymentStatus {
     let workloads = deployment.workloads.iter().map(|(name, workload)| {
         let (state, address) = match workload {
+            Workload::Vm(_) if stuck => {
+                let fault = "/dev/kvm is absent".to_owned();
+                (State::Degraded { fault, retry_at: Timestamp::UNIX_EPOCH }, None)
+            }
             Workload::Vm(_) => (State::Running, "10.1.0.2".parse().ok()),
             Workload::Volume(_) => (State::Ready, None),
         };

@@ -282,10 +282,8 @@ async fn only_the_node_asked_for_is_talked_to() {
     assert!(matches!(error, ClientError::Unreachable { .. }), "{error:?}");
 }
 
-/// The certificate that identityd makes is one that the client takes, and only for its node.
-#[tokio::test]
-async fn a_certificate_by_identityd_is_taken() {
-    let (node, root) = (FakeNode::new(9), key(9));
+/// Serves a node's API with a certificate that identityd makes with some node's key; the port.
+async fn serve(api: apid::Api, root: SigningKey) -> u16 {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let tls = apid::tls::acceptor(async |request| {
@@ -294,12 +292,33 @@ async fn a_certificate_by_identityd_is_taken() {
         Ok(Certificate { der: STANDARD.encode(der) })
     });
     let tls = tls.await.unwrap();
-    tokio::spawn(apid::server::serve(listener, tls, apid::router(Arc::new(node.api()))));
+    tokio::spawn(apid::server::serve(listener, tls, apid::router(Arc::new(api))));
+    port
+}
+
+/// The certificate that identityd makes is one that the client takes, and only for its node.
+#[tokio::test]
+async fn a_certificate_by_identityd_is_taken() {
+    let node = FakeNode::new(9);
+    let port = serve(node.api(), key(9)).await;
     let client = |id| Client::new(Address { id, host: "127.0.0.1".into(), port }, Some(key(1)));
     client(Some(node.id())).list().await.unwrap();
     assert_eq!(client(None).node().await.unwrap().id, node.id());
     let other = client(Some(FakeNode::new(10).id())).node().await.unwrap_err();
     assert!(matches!(other, ClientError::WrongNode { .. }), "{other:?}");
+}
+
+/// A node that asks for a signature for another node, to use it there, gets none.
+#[tokio::test]
+async fn nothing_is_signed_for_a_third_node() {
+    let (liar, victim) = (FakeNode::new(10), FakeNode::new(9));
+    let port = serve(victim.api(), key(10)).await;
+    let address = Address { id: Some(liar.id()), host: "127.0.0.1".into(), port };
+    let client = Client::new(address, Some(key(1)));
+    let error = client.list().await.unwrap_err();
+    assert!(error.to_string().contains("for another node"), "{error}");
+    let error = client.node().await.unwrap_err();
+    assert!(error.to_string().contains("not its certificate"), "{error}");
 }
 
 #[tokio::test]

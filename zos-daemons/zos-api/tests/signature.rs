@@ -171,6 +171,8 @@ fn a_refused_request_uses_up_no_nonce() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))] // Ed25519 is slow unoptimised
+
     #[test]
     fn what_is_signed_verifies_and_nothing_else_does(
         seed: [u8; 32],

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use zos_api::client::ClientError;
 use zos_types::Problem;
 
+use crate::output::plain;
+
 /// Asked for in a way that can't work.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -22,10 +24,11 @@ pub(crate) fn code(result: anyhow::Result<()>) -> ExitCode {
     if is_broken_pipe(&error) {
         return ExitCode::SUCCESS; // `zos logs | head`
     }
-    eprintln!("zos: {error:#}");
+    let words = format!("{error:#}"); // may be a node's words; a TOML error has several lines
+    eprintln!("zos: {}", words.lines().map(plain).collect::<Vec<_>>().join("\n"));
     if let Some(problem) = error.downcast_ref::<ClientError>().and_then(ClientError::problem) {
         for field in &problem.errors {
-            eprintln!("  {}: {}", place(&field.pointer), field.rule);
+            eprintln!("  {}: {}", plain(&place(&field.pointer)), plain(&field.rule));
         }
     }
     if let Some(hint) = hint(&error) {

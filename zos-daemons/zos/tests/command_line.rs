@@ -103,6 +103,21 @@ async fn the_sample_goes_its_way() {
 }
 
 #[tokio::test]
+async fn waiting_ends_and_says_what_is_late() {
+    let place = Place::new().await;
+    place.node.set_stuck(true);
+    std::fs::write(place.path("hello.toml"), HELLO).unwrap();
+    let late = place.zos(&["apply", "-f", "hello.toml", "--wait", "--timeout", "1"]).await;
+    assert_eq!(late.code, 6, "{late:?}");
+    assert!(late.stderr.contains("hello/hello: degraded /dev/kvm is absent"), "{late:?}");
+    assert!(
+        late.stderr.contains("after 1 s hello/hello is degraded; `zos show hello`"),
+        "{late:?}"
+    );
+    assert!(place.zos(&["show", "hello"]).await.text().contains("/dev/kvm is absent"));
+}
+
+#[tokio::test]
 async fn without_a_version_the_one_that_is_due_is_taken() {
     let place = Place::new().await;
     let apply = async |text: &str| {

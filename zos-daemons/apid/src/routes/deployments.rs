@@ -88,8 +88,11 @@ pub(super) async fn put(
     let PutQuery { dry_run } = query(&uri)?;
     check_json(&headers)?;
     let Signed { twin, evidence, body } = signed;
-    let put = Put { twin, name, body: STANDARD.encode(body), evidence, dry_run };
+    let put = Put { twin, name: name.clone(), body: STANDARD.encode(body), evidence, dry_run };
     let reply = api.deployments.put(put).await?;
+    if !dry_run {
+        tracing::info!("{twin} put {name}: {:?}", reply.change);
+    }
     let status = match reply.change {
         Change::Created if !dry_run => StatusCode::CREATED,
         _ => StatusCode::OK,
@@ -150,6 +153,7 @@ pub(super) async fn delete(
     let Signed { twin, evidence, .. } = signed;
     let delete = Delete { twin, name: name.clone(), evidence };
     let deleted = api.deployments.delete(delete).await.map_err(|error| absent(&name, error))?;
+    tracing::info!("{twin} deleted {name}");
     let body = Deleted { next_version: deleted.next_version };
     Ok((StatusCode::ACCEPTED, Json(body)).into_response())
 }

@@ -68,13 +68,9 @@ fn tag_workloads(tree: &mut Tree) {
         }
         *item = RefOr::Ref(kind);
     }
-    union.discriminator = Some(Discriminator {
-        property_name: "type".to_owned(),
-        mapping: [("vm", "Vm"), ("volume", "Volume")]
-            .map(|(word, name)| (word.to_owned(), format!("#/components/schemas/{name}")))
-            .into(),
-        ..Discriminator::new("type")
-    });
+    let mapping = [("vm", "Vm"), ("volume", "Volume")]
+        .map(|(word, name)| (word, format!("#/components/schemas/{name}")));
+    union.discriminator = Some(Discriminator::with_mapping("type", mapping));
     schemas.insert("Workload".to_owned(), RefOr::T(Schema::OneOf(union)));
 }
 

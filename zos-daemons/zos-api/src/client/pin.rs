@@ -126,3 +126,67 @@ impl ServerCertVerifier for Pin {
         vec![SignatureScheme::ECDSA_NISTP256_SHA256]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ed25519_dalek::SigningKey;
+    use proptest::prelude::*;
+    use zos_types::Id;
+
+    use super::*;
+
+    const SPKI: [u8; 26] = [
+        0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08,
+        0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+    ];
+
+    fn node(seed: u8) -> (SigningKey, NodeId) {
+        let key = SigningKey::from_bytes(&[seed; 32]);
+        let id = Id::from(&key.verifying_key());
+        (key, id)
+    }
+
+    /// A leaf by identityd; its point is none, which is the handshake's matter.
+    fn leaf(seed: u8) -> Vec<u8> {
+        let spki = [&SPKI[..], &[4; 65]].concat();
+        identityd::certificate::certify(&node(seed).0, &spki).unwrap()
+    }
+
+    fn pin(wanted: Option<u8>) -> Pin {
+        let provider = rustls::crypto::ring::default_provider();
+        Pin::new(wanted.map(|seed| node(seed).1), provider)
+    }
+
+    #[test]
+    fn a_leaf_is_taken_for_its_node_alone() {
+        let check = |wanted: Option<u8>, der: &[u8], error: Option<&str>| {
+            let result = pin(wanted).check(der);
+            let words = result.err().map(|e| e.to_string());
+            assert_eq!(words.is_some(), error.is_some(), "{words:?}");
+            assert!(words.unwrap_or_default().contains(error.unwrap_or_default()));
+        };
+        check(Some(1), &leaf(1), None);
+        check(None, &leaf(1), None);
+        check(Some(2), &leaf(1), Some(&node(1).1.to_string()));
+        check(Some(1), &[], Some("can't be read"));
+        check(Some(1), &[leaf(1), vec![0]].concat(), Some("can't be read"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))] // Ed25519 is slow unoptimised
+
+        #[test]
+        fn a_changed_leaf_is_never_taken(at: prop::sample::Index, bit in 0..8u8, pinned: bool) {
+            let mut der = leaf(1);
+            let at = at.index(der.len());
+            der[at] ^= 1 << bit;
+            let result = pin(pinned.then_some(1)).check(&der);
+            prop_assert!(result.is_err(), "byte {} of {}", at, der.len());
+        }
+
+        #[test]
+        fn any_bytes_are_judged_without_a_panic(der: Vec<u8>) {
+            prop_assert!(pin(None).check(&der).is_err());
+        }
+    }
+}

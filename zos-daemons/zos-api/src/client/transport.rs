@@ -66,9 +66,9 @@ impl Transport {
         &self,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Bytes>, ClientError> {
-        let mut sender = self.sender().await?;
+        let (response, sender) = self.open(request).await?;
         let work = async {
-            let (head, body) = sender.send_request(request).await?.into_parts();
+            let (head, body) = response.into_parts();
             let body = Limited::new(body, MAX_ANSWER)
                 .collect()
                 .await
@@ -80,11 +80,30 @@ impl Transport {
         Ok(response)
     }
 
-    /// Sends a request and leaves the answer's body to be read as it comes.
+    /// Sends a request and leaves the answer's body to be read as it comes. A kept connection that
+    /// turns out to be closed is replaced, as long as nothing of the request was sent.
     pub(super) async fn open(
         &self,
-        request: Request<Full<Bytes>>,
+        mut request: Request<Full<Bytes>>,
     ) -> Result<(Response<Incoming>, Sender), ClientError> {
+        let kept = self.idle.lock().await.take();
+        if let Some(mut sender) = kept
+            && sender.ready().await.is_ok()
+        {
+            let sent = async {
+                match sender.try_send_request(request).await {
+                    Ok(response) => Ok(Ok(response)),
+                    Err(mut error) => match error.take_message() {
+                        Some(unsent) => Ok(Err(unsent)),
+                        None => Err(Failure::from(error.into_error())),
+                    },
+                }
+            };
+            request = match self.in_time(sent).await? {
+                Ok(response) => return Ok((response, sender)),
+                Err(unsent) => unsent,
+            };
+        }
         let mut sender = self.sender().await?;
         let response = self.in_time(async { Ok(sender.send_request(request).await?) }).await?;
         Ok((response, sender))
@@ -102,18 +121,12 @@ impl Transport {
     }
 
     async fn sender(&self) -> Result<Sender, ClientError> {
-        if let Some(mut sender) = self.idle.lock().await.take()
-            && sender.ready().await.is_ok()
-        {
-            return Ok(sender);
-        }
-        timeout(CONNECT, self.connect())
-            .await
-            .unwrap_or_else(|_| {
-                let detail = format!("no connection within {} s", CONNECT.as_secs());
-                Err(io::Error::new(io::ErrorKind::TimedOut, detail))
-            })
-            .map_err(|e| self.unreachable(e))
+        let late = |_| {
+            let detail = format!("no connection within {} s", CONNECT.as_secs());
+            Err(io::Error::new(io::ErrorKind::TimedOut, detail))
+        };
+        let connected = timeout(CONNECT, self.connect()).await.unwrap_or_else(late);
+        connected.map_err(|e| self.unreachable(e))
     }
 
     async fn connect(&self) -> io::Result<Sender> {
