@@ -1,0 +1,276 @@
+//! The book of deployments: what twins want, durable before it is acknowledged.
+//!
+//! ```text
+//!  table          key                      value
+//!  deployments    <twin>/<name>            highest version, what is wanted now (body, evidence), or
+//!                                          the evidence of its deletion
+//!  made           <twin>/<name>/<volume>   once made: never made anew over its data
+//!  removals       <twin>/<name>/<volume>   taken away by its twin, to be destroyed
+//! ```
+//! A row of `deployments` is never deleted, so a version never returns.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde::{Deserialize, Serialize};
+use zos_api::local::provision::Evidence;
+use zos_daemon::store::{Store, StoreError};
+use zos_types::capacity::Resources;
+use zos_types::{Deployment, Fault, Name, TwinId, Workload, WorkloadName};
+
+use crate::plan::{Desired, Key};
+
+const DEPLOYMENTS: &str = "deployments";
+const MADE: &str = "made";
+const REMOVALS: &str = "removals";
+const SCHEMA: u32 = 1;
+/// The most names that one twin may have used, deletions included: each keeps its version for good.
+pub const MAX_NAMES: usize = 1024;
+
+/// Whose deployment, and which.
+pub type Owner = (TwinId, Name);
+
+/// The version rule's word on a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// The name is not in use: it was never, or its deployment was deleted.
+    Create,
+    /// It replaces the version before it.
+    Update,
+    /// It is what is wanted already, byte for byte.
+    Same,
+    /// This version would be taken.
+    Conflict(u64),
+}
+
+/// A name that was used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// The highest version ever taken.
+    pub highest: u64,
+    /// What is wanted; none: it was deleted.
+    pub current: Option<Current>,
+}
+
+/// What is wanted under a name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Current {
+    /// The request's body, as signed.
+    pub body: Vec<u8>,
+    /// What it says.
+    pub deployment: Deployment,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Row {
+    highest: u64,
+    /// The body in base64; none: deleted.
+    body: Option<String>,
+    /// The twin's signature, over the body or over the deletion.
+    evidence: Evidence,
+}
+
+/// The book.
+#[derive(Debug)]
+pub struct Book {
+    store: Store,
+    entries: BTreeMap<Owner, Entry>,
+    made: BTreeSet<Key>,
+    removals: BTreeSet<Key>,
+}
+
+impl Book {
+    /// Opens the book, or begins one. A row that this version can't read is a fault and is left as
+    /// it is; what it holds is not destroyed.
+    pub fn open(folder: &Path) -> Result<(Self, Vec<Fault>), StoreError> {
+        let store = Store::open(folder, "provision", SCHEMA)?;
+        let (mut entries, mut faults) = (BTreeMap::new(), Vec::new());
+        for (key, row) in store.list::<Row>(DEPLOYMENTS)? {
+            match (owner(&key), row.body.as_deref().map(read).transpose()) {
+                (Some(owner), Ok(current)) => {
+                    entries.insert(owner, Entry { highest: row.highest, current });
+                }
+                (owner, _) => {
+                    let detail = format!(
+                        "deployment {key} can't be read; it is left as it is, and does not run"
+                    );
+                    faults.push(Fault::new(format!("provision.unreadable:{key}"), detail));
+                    if let Some(owner) = owner {
+                        entries.insert(owner, Entry { highest: row.highest, current: None });
+                    }
+                }
+            }
+        }
+        let keys = |table| -> Result<BTreeSet<Key>, StoreError> {
+            Ok(store.list::<()>(table)?.into_iter().filter_map(|(text, ())| key(&text)).collect())
+        };
+        let (made, removals) = (keys(MADE)?, keys(REMOVALS)?);
+        Ok((Self { store, entries, made, removals }, faults))
+    }
+
+    /// A name that was used.
+    pub fn get(&self, owner: &Owner) -> Option<&Entry> {
+        self.entries.get(owner)
+    }
+
+    /// What is wanted, deployment by deployment.
+    pub fn current(&self) -> impl Iterator<Item = (&Owner, &Deployment)> {
+        let current =
+            |(owner, entry)| Some((owner, &Option::as_ref(Entry::current(entry))?.deployment));
+        self.entries.iter().filter_map(current)
+    }
+
+    /// The version rule: 1 for a name never used, else the highest ever taken + 1.
+    pub fn judge(&self, owner: &Owner, version: u64, body: &[u8]) -> Verdict {
+        let Some(entry) = self.entries.get(owner) else {
+            return if version == 1 { Verdict::Create } else { Verdict::Conflict(1) };
+        };
+        let next = entry.highest.saturating_add(1);
+        match &entry.current {
+            Some(current) if version == entry.highest && current.body == body => Verdict::Same,
+            Some(_) if version == next => Verdict::Update,
+            None if version == next => Verdict::Create,
+            _ => Verdict::Conflict(next),
+        }
+    }
+
+    /// Whether a twin may use another name.
+    pub fn has_room_for(&self, owner: &Owner) -> bool {
+        let of_twin = self.entries.keys().filter(|(twin, _)| *twin == owner.0).count();
+        self.entries.contains_key(owner) || of_twin < MAX_NAMES
+    }
+
+    /// Takes a deployment that was judged and admitted. Durable when it returns. Volumes of the
+    /// version before that it no longer has are taken away.
+    pub fn put(
+        &mut self,
+        owner: &Owner,
+        body: &[u8],
+        deployment: &Deployment,
+        evidence: Evidence,
+    ) -> Result<(), StoreError> {
+        let body_text = BASE64_STANDARD.encode(body);
+        let row = Row { highest: deployment.version, body: Some(body_text), evidence };
+        let current = Current { body: body.to_owned(), deployment: deployment.clone() };
+        let entry = Entry { highest: deployment.version, current: Some(current) };
+        self.replace(owner, &row, entry)
+    }
+
+    /// Takes a deployment away; gives the next version. Durable when it returns.
+    pub fn delete(&mut self, owner: &Owner, evidence: Evidence) -> Result<u64, StoreError> {
+        let highest = self.entries.get(owner).map_or(0, |entry| entry.highest);
+        let row = Row { highest, body: None, evidence };
+        self.replace(owner, &row, Entry { highest, current: None })?;
+        Ok(highest.saturating_add(1))
+    }
+
+    fn replace(&mut self, owner: &Owner, row: &Row, entry: Entry) -> Result<(), StoreError> {
+        let has = entry.current.as_ref().map(|current| &current.deployment);
+        let had = self.entries.get(owner).and_then(|entry| entry.current.as_ref());
+        let gone: Vec<Key> = had
+            .into_iter()
+            .flat_map(|current| volumes(owner, &current.deployment))
+            .filter(|key| !has.is_some_and(|new| volumes(owner, new).any(|kept| kept == *key)))
+            .collect();
+        self.store.write(|write| {
+            for key in &gone {
+                write.put(REMOVALS, &text(key), &())?;
+            }
+            write.put(DEPLOYMENTS, &format!("{}/{}", owner.0, owner.1), row)
+        })?;
+        self.removals.extend(gone);
+        self.entries.insert(owner.clone(), entry);
+        Ok(())
+    }
+
+    /// Notes that volumes were made.
+    pub fn note_made(&mut self, keys: &[Key]) -> Result<(), StoreError> {
+        let new: Vec<&Key> = keys.iter().filter(|key| !self.made.contains(key)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        self.store
+            .write(|write| new.iter().try_for_each(|key| write.put(MADE, &text(key), &())))?;
+        self.made.extend(new.into_iter().cloned().collect::<Vec<_>>());
+        Ok(())
+    }
+
+    /// Notes that a volume was destroyed.
+    pub fn note_removed(&mut self, key: &Key) -> Result<(), StoreError> {
+        self.store.write(|write| {
+            write.delete(REMOVALS, &text(key))?;
+            write.delete(MADE, &text(key))
+        })?;
+        self.removals.remove(key);
+        self.made.remove(key);
+        Ok(())
+    }
+
+    /// All that is wanted, workload by workload.
+    pub fn desired(&self) -> Desired {
+        let mut desired = Desired {
+            made: self.made.clone(),
+            removals: self.removals.clone(),
+            ..Desired::default()
+        };
+        for (owner, deployment) in self.current() {
+            for (name, workload) in &deployment.workloads {
+                let key = workload_key(owner, name);
+                match workload {
+                    Workload::Vm(vm) => drop(desired.vms.insert(key, vm.clone())),
+                    Workload::Volume(volume) => drop(desired.volumes.insert(key, volume.clone())),
+                }
+            }
+        }
+        desired
+    }
+
+    /// What all deployments but one are charged.
+    pub fn charged_without(&self, owner: Option<&Owner>) -> Resources {
+        let others = self.current().filter(|(other, _)| Some(*other) != owner);
+        others.map(|(_, deployment)| deployment.charged()).sum()
+    }
+}
+
+impl Entry {
+    fn current(&self) -> &Option<Current> {
+        &self.current
+    }
+}
+
+fn read(body: &str) -> Result<Current, ()> {
+    let body = BASE64_STANDARD.decode(body).map_err(drop)?;
+    let deployment = Deployment::from_json(&body).map_err(drop)?;
+    Ok(Current { body, deployment })
+}
+
+/// A workload's key.
+pub fn workload_key(owner: &Owner, workload: &Name) -> Key {
+    let name = WorkloadName { deployment: owner.1.clone(), workload: workload.clone() };
+    (owner.0, name)
+}
+
+fn volumes<'a>(owner: &'a Owner, deployment: &'a Deployment) -> impl Iterator<Item = Key> + 'a {
+    let volumes = deployment.workloads.iter().filter(|(_, w)| matches!(w, Workload::Volume(_)));
+    volumes.map(|(name, _)| workload_key(owner, name))
+}
+
+fn text((twin, name): &Key) -> String {
+    format!("{twin}/{name}")
+}
+
+fn key(text: &str) -> Option<Key> {
+    let (twin, name) = text.split_once('/')?;
+    Some((twin.parse().ok()?, name.parse().ok()?))
+}
+
+fn owner(text: &str) -> Option<Owner> {
+    let (twin, name) = text.split_once('/')?;
+    Some((twin.parse().ok()?, name.parse().ok()?))
+}
+
+#[cfg(test)]
+#[path = "book_tests.rs"]
+mod tests;

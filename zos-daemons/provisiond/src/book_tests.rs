@@ -1,0 +1,98 @@
+use super::*;
+use crate::plan::tests::twin;
+
+const BODY: &str = r#"{"version": 1, "workloads": {"d": {"type": "volume", "size": "1GiB"}}}"#;
+
+fn evidence(word: &str) -> Evidence {
+    Evidence { base: word.into(), signature: "c2ln".into() }
+}
+
+fn web() -> Owner {
+    (twin(), "web".parse().unwrap())
+}
+
+fn put(book: &mut Book, body: &str) {
+    let deployment = Deployment::from_json(body.as_bytes()).unwrap();
+    book.put(&web(), body.as_bytes(), &deployment, evidence("put")).unwrap();
+}
+
+fn version(version: u64) -> String {
+    BODY.replace("\"version\": 1", &format!("\"version\": {version}"))
+}
+
+#[test]
+fn versions_never_return_not_even_over_deletion_and_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Book::open(folder.path()).unwrap().0;
+    let mut book = open();
+    assert_eq!(book.judge(&web(), 2, b"x"), Verdict::Conflict(1));
+    assert_eq!(book.judge(&web(), 1, BODY.as_bytes()), Verdict::Create);
+    put(&mut book, BODY);
+    assert_eq!(book.judge(&web(), 1, BODY.as_bytes()), Verdict::Same);
+    assert_eq!(book.judge(&web(), 1, b"other"), Verdict::Conflict(2));
+    assert_eq!(book.judge(&web(), 2, version(2).as_bytes()), Verdict::Update);
+    assert_eq!(book.judge(&web(), 3, b"x"), Verdict::Conflict(2));
+    put(&mut book, &version(2));
+    drop(book);
+
+    let mut book = open();
+    assert_eq!(book.judge(&web(), 2, version(2).as_bytes()), Verdict::Same);
+    assert_eq!(book.judge(&web(), 1, BODY.as_bytes()), Verdict::Conflict(3));
+    assert_eq!(book.delete(&web(), evidence("delete")).unwrap(), 3);
+    assert_eq!(book.judge(&web(), 2, version(2).as_bytes()), Verdict::Conflict(3));
+    drop(book);
+
+    let book = open();
+    assert_eq!(book.judge(&web(), 1, BODY.as_bytes()), Verdict::Conflict(3));
+    assert_eq!(book.judge(&web(), 3, b"x"), Verdict::Create);
+    assert_eq!(book.current().count(), 0);
+}
+
+#[test]
+fn a_volume_that_was_taken_away_is_destroyed_once_and_may_be_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Book::open(folder.path()).unwrap().0;
+    let volume = workload_key(&web(), &"d".parse().unwrap());
+    let mut book = open();
+    put(&mut book, BODY);
+    book.note_made(std::slice::from_ref(&volume)).unwrap();
+    put(&mut book, r#"{"version": 2, "workloads": {}}"#);
+    put(&mut book, &version(3));
+    drop(book);
+
+    let mut book = open();
+    let desired = book.desired();
+    assert!(desired.removals.contains(&volume) && desired.made.contains(&volume));
+    assert!(desired.volumes.contains_key(&volume));
+    book.note_removed(&volume).unwrap();
+    drop(book);
+
+    let desired = open().desired();
+    assert!(desired.removals.is_empty() && desired.made.is_empty());
+}
+
+#[test]
+fn a_kept_volume_is_not_taken_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut book = Book::open(folder.path()).unwrap().0;
+    put(&mut book, BODY);
+    put(&mut book, &version(2));
+    assert!(book.desired().removals.is_empty());
+    assert_eq!(book.charged_without(None).sru.0, 1 << 30);
+    assert_eq!(book.charged_without(Some(&web())), Resources::default());
+    book.delete(&web(), evidence("delete")).unwrap();
+    assert_eq!(book.desired().removals.len(), 1);
+}
+
+#[test]
+fn a_row_that_cannot_be_read_is_shown_and_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), "provision", SCHEMA).unwrap();
+    let row = Row { highest: 7, body: Some("e30=".into()), evidence: evidence("put") };
+    store.write(|write| write.put(DEPLOYMENTS, &format!("{}/web", twin()), &row)).unwrap();
+    drop(store);
+    let (book, faults) = Book::open(folder.path()).unwrap();
+    assert_eq!(faults.len(), 1);
+    assert_eq!(book.judge(&web(), 8, b"x"), Verdict::Create);
+    assert!(book.desired().removals.is_empty());
+}

@@ -1,0 +1,59 @@
+//! Doing one step: a call to who has the hands.
+
+use std::time::Duration;
+
+use zos_api::local::storage::{CreateVolume, DeleteVolume, Volume};
+use zos_api::local::vm::{Ensure, Remove};
+use zos_daemon::store::StoreError;
+use zos_daemon::{Bus, CallError};
+
+use crate::book::Book;
+use crate::plan::Step;
+
+/// How long a step may take before it is tried anew: setting aside a large volume on a slow disk.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Does a step; gives the volume that it made.
+pub async fn perform(bus: &Bus, step: &Step) -> Result<Option<Volume>, CallError> {
+    let call = async {
+        match step.clone() {
+            Step::RemoveVm((twin, name)) => bus.call(Remove { twin, name }).await.map(|_| None),
+            Step::DeleteVolume((twin, name)) => {
+                bus.call(DeleteVolume { twin, name }).await.map(|_| None)
+            }
+            Step::EnsureVm((twin, name), vm) => {
+                bus.call(Ensure { twin, name, vm }).await.map(|_| None)
+            }
+            Step::CreateVolume((twin, name), volume) => {
+                let (size, class) = (volume.size, volume.class);
+                let (integrity, key) = (volume.integrity, volume.key);
+                let create = CreateVolume { twin, name, size, class, integrity, key };
+                bus.call(create).await.map(|made| Some(made.volume))
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, call)
+        .await
+        .unwrap_or_else(|_| Err(CallError::busy("no answer within ten minutes")))
+}
+
+/// Notes in the book that a step was done.
+pub fn note(book: &mut Book, step: &Step) -> Result<(), StoreError> {
+    match step {
+        Step::CreateVolume(key, _) => book.note_made(std::slice::from_ref(key)),
+        Step::DeleteVolume(key) => book.note_removed(key),
+        Step::RemoveVm(_) | Step::EnsureVm(..) => Ok(()),
+    }
+}
+
+/// A step in words, for the log.
+pub fn words(step: &Step) -> String {
+    let (twin, name) = step.key();
+    let verb = match step {
+        Step::RemoveVm(_) => "remove VM",
+        Step::DeleteVolume(_) => "delete volume",
+        Step::CreateVolume(..) => "create volume",
+        Step::EnsureVm(..) => "ensure VM",
+    };
+    format!("{verb} {name} of {}", twin.short())
+}
