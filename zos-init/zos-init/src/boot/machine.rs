@@ -4,7 +4,7 @@ use std::fs;
 
 use zos_host::cgroup::{self, Cgroup};
 use zos_host::kmsg::Level;
-use zos_host::{Context, Result, net};
+use zos_host::{Context, Result, SysRoot, net};
 
 use super::Boot;
 use crate::log;
@@ -47,9 +47,13 @@ pub(super) fn log(boot: &mut Boot) -> Result<()> {
     // The console shows what is more urgent than this number.
     let shown = format!("{} 4 1 7", level as u8 + 1);
     fs::write("/proc/sys/kernel/printk", shown).during("write", "/proc/sys/kernel/printk")?;
-    // PID 1 limits each service by itself; the kernel's limit would drop lines of all alike.
-    fs::write("/proc/sys/kernel/printk_devkmsg", "on\n")
-        .during("write", "/proc/sys/kernel/printk_devkmsg")
+    // PID 1 limits each service by itself; the kernel's limit would drop lines of all alike. The kernel takes this
+    // setting once, so one that was given on its command line stays.
+    let devkmsg = "/proc/sys/kernel/printk_devkmsg";
+    if SysRoot::host().attribute(devkmsg).as_deref() != Some("on") {
+        fs::write(devkmsg, "on\n").during("write", devkmsg)?;
+    }
+    Ok(())
 }
 
 pub(super) fn cgroups(boot: &mut Boot) -> Result<()> {

@@ -177,6 +177,9 @@ impl Node {
         let now = clock::boottime_millis();
         for service in units.services {
             let broken = node.broken(&service.exec[0]);
+            if let Some(why) = &broken {
+                log::line(Level::Error, &format!("{} is never started: {why}", service.name));
+            }
             let id = node.supervisor.add_service(now, &service.name, service.rules.clone(), broken);
             if let Some(path) = &service.socket {
                 match launch::bind(path) {

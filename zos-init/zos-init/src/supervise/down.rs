@@ -1,5 +1,7 @@
 //! The ordered way down: VMs, then services in reverse order.
 
+use std::collections::BTreeSet;
+
 use zos_host::kmsg::Level;
 use zos_host::power::End;
 
@@ -64,26 +66,20 @@ impl Supervisor {
         self.down = Some(Down { end, stage });
     }
 
+    /// Services stand in start order, so from the last to the first each is known to be followed or not: by one that
+    /// lives, or by one that is gone and is itself followed.
     fn stop_those_without_followers(&mut self, now: Millis, actions: &mut Vec<Action>) {
-        for at in 0..self.units.len() {
-            let unit = &self.units[at];
-            let stopping = matches!(unit.state, State::Stopping { again: false, .. });
-            if unit.kind != Kind::Service || unit.is_over() || stopping || self.followed(&unit.name)
-            {
-                continue;
+        let mut followed: BTreeSet<String> = BTreeSet::new();
+        for unit in self.units.iter_mut().rev().filter(|unit| unit.kind == Kind::Service) {
+            let is_followed = followed.contains(&unit.name);
+            let is_stopping = matches!(unit.state, State::Stopping { again: false, .. });
+            if !unit.is_over() && !is_stopping && !is_followed {
+                unit.stop(now, unit.rules.stop_timeout, false, actions);
+                actions.push(Action::Changed);
             }
-            let grace = unit.rules.stop_timeout;
-            self.units[at].stop(now, grace, false, actions);
-            actions.push(Action::Changed);
+            if !unit.is_over() || is_followed {
+                followed.extend(unit.rules.after.iter().cloned());
+            }
         }
-    }
-
-    /// Somebody lives who starts after it, be it through others that are gone. (No cycles: unit files with one were
-    /// left out.)
-    fn followed(&self, name: &str) -> bool {
-        self.units
-            .iter()
-            .filter(|other| other.rules.after.iter().any(|before| before == name))
-            .any(|other| !other.is_over() || self.followed(&other.name))
     }
 }
