@@ -36,15 +36,15 @@ impl Seen {
         let (twin, name) = step.key();
         match step {
             Step::RemoveVm(_) => {
-                self.vms.iter_mut().for_each(|vms| {
+                if let Some(vms) = &mut self.vms {
                     vms.retain(|vm| (&vm.twin, &vm.name) != (twin, name));
-                });
+                }
             }
             Step::DeleteVolume(_) | Step::CreateVolume(..) => {
-                self.volumes.iter_mut().for_each(|volumes| {
+                if let Some(volumes) = &mut self.volumes {
                     volumes.retain(|volume| (&volume.twin, &volume.name) != (twin, name));
-                    volumes.extend(made.clone());
-                });
+                    volumes.extend(made);
+                }
             }
             Step::EnsureVm(..) => {}
         }
