@@ -8,13 +8,13 @@
 //! Each arrow is durable before the next begins. Nothing is kept in a pool before it is ready, so
 //! making one again loses nothing.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use zos_host::{block, mount};
+use zos_host::{Context, block, mount};
 use zos_types::deployment::Class;
 use zos_types::unit::{GIB, MIB};
 use zos_types::{Bytes, NodeId};
@@ -256,6 +256,12 @@ fn partition(disk: &block::Disk, header: &Header, places: &Places) -> Result<Pat
 fn mount_pool(partition: &Path, header: &Header, places: &Places) -> Result<PathBuf, PoolError> {
     let root = places.pools.join(&header.pool);
     if mount::at(&places.root, &root)?.is_none() {
+        // Volumes lie below: nobody else has business there.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&places.pools)
+            .during("create", places.pools.display())?;
         let flags = mount::data_only() | mount::MountFlags::NOATIME;
         mount::mount(&partition.to_string_lossy(), &root, "btrfs", flags, "subvolid=5")?;
     }

@@ -1,1 +1,386 @@
-//! Boots, played through.
+//! Boots, played through: a machine whose jobs are done by the test, at times of its own.
+
+use std::collections::BTreeMap;
+
+use zos_host::block::Bus;
+use zos_types::machine::Role;
+
+use super::*;
+use crate::disk::header::{Stage, sample};
+
+const X: &str = "yqooxx9u3aemh8mo5wcqq16yufu6jitouq1o4za751dger1igghy";
+const Y: &str = "fgsmiakbzufxbctqdkkpguemah5bhwupbx9bf1rz116jgewspzmo";
+
+fn node(text: &str) -> NodeId {
+    text.parse().unwrap()
+}
+
+fn disk(name: &str, gib: u64) -> block::Disk {
+    block::Disk {
+        name: name.to_owned(),
+        kind: Kind::Disk,
+        bus: Bus::Nvme,
+        device: (259, 0),
+        size: gib << 30,
+        logical_block: 512,
+        physical_block: 512,
+        rotational: name.starts_with("sd"),
+        removable: false,
+        read_only: false,
+        model: None,
+        serial: None,
+        id: name.to_owned(),
+        id_is_slot: false,
+        holders: Vec::new(),
+        partitions: Vec::new(),
+    }
+}
+
+/// What the disks hold, and when each comes, in seconds.
+struct Machine {
+    keeper: Keeper,
+    now: u64,
+    disks: BTreeMap<String, (u64, block::Disk, Verdict)>,
+    next_pool: u64,
+    /// What was written, in order: `adopt nvme0n1 state`, `own nvme0n1 x`.
+    written: Vec<String>,
+    opened: Vec<String>,
+    slow: Vec<String>,
+    fails: Vec<String>,
+}
+
+impl Machine {
+    fn new(wanted: Wanted, disks: &[(u64, &str, Verdict)]) -> Self {
+        let settings = Settings { adopt: true, wanted };
+        let comes = |(at, name, verdict): &(u64, &str, Verdict)| {
+            ((*name).to_owned(), (*at, disk(name, 8), verdict.clone()))
+        };
+        Self {
+            keeper: Keeper::new(settings, None, "/state".into(), None),
+            now: 0,
+            disks: disks.iter().map(comes).collect(),
+            next_pool: 100,
+            written: Vec::new(),
+            opened: Vec::new(),
+            slow: Vec::new(),
+            fails: Vec::new(),
+        }
+    }
+
+    /// Lives until this second.
+    fn until(&mut self, end: u64) {
+        while self.now <= end {
+            let here = |(at, ..): &&(u64, block::Disk, Verdict)| *at <= self.now;
+            let list = self.disks.values().filter(here).map(|(_, disk, _)| disk.clone()).collect();
+            self.event(Event::Disks(list, Vec::new()));
+            self.event(Event::Tick);
+            self.now += 1;
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        let mut events = vec![event];
+        while let Some(event) = events.pop() {
+            let (jobs, _) = self.keeper.handle(Duration::from_secs(self.now), event);
+            events.extend(jobs.into_iter().filter_map(|job| self.work(job)));
+        }
+    }
+
+    fn work(&mut self, job: Job) -> Option<Event> {
+        match job {
+            Job::Probe(key) => {
+                let verdict = match &self.disks[&key.name].2 {
+                    Verdict::Empty => Verdict::Blank,
+                    other => other.clone(),
+                };
+                Some(Event::Judged(key, verdict))
+            }
+            Job::Sample(key) if self.slow.contains(&key.name) => None,
+            Job::Sample(key) => {
+                let verdict = self.disks[&key.name].2.clone();
+                Some(Event::Judged(key, verdict))
+            }
+            Job::Adopt(key, _) | Job::Open(key, _) if self.fails.contains(&key.name) => {
+                Some(Event::Opened(key, Err("I/O error".into())))
+            }
+            Job::Adopt(key, plan) => {
+                self.next_pool += 1;
+                let mut header = Header { owner: plan.owner, ..sample(self.next_pool) };
+                header.state = plan.state;
+                header.instead_of = plan.instead_of;
+                self.written.push(format!(
+                    "adopt {}{}",
+                    key.name,
+                    if plan.state { " state" } else { "" }
+                ));
+                self.disks.get_mut(&key.name).unwrap().2 = Verdict::Ours(Box::new(header.clone()));
+                Some(Event::Opened(key.clone(), Ok(Box::new(self.pool(&key, header)))))
+            }
+            Job::Open(key, header) => {
+                self.opened.push(key.name.clone());
+                Some(Event::Opened(key.clone(), Ok(Box::new(self.pool(&key, *header)))))
+            }
+            Job::Own(key, header, owner) => {
+                self.written.push(format!("own {} {}", key.name, &owner.to_string()[..1]));
+                let header = Header { owner: Some(owner), ..*header };
+                self.disks.get_mut(&key.name).unwrap().2 = Verdict::Ours(Box::new(header.clone()));
+                Some(Event::Owned(key, Ok(Box::new(header))))
+            }
+            Job::Prepare(_) => Some(Event::Prepared(Ok(()))),
+        }
+    }
+
+    fn pool(&self, key: &DiskKey, header: Header) -> Pool {
+        let disk = &self.disks[&key.name].1;
+        let (class, root) = (pool::class(disk), "/run/zos/pools".into());
+        Pool { header, disk: key.name.clone(), class, block: 512, root }
+    }
+
+    fn identity(&mut self, text: &str) {
+        let durable = self.keeper.settled().unwrap().durable;
+        self.event(Event::Identity(node(text), !durable));
+    }
+
+    fn faults(&self) -> Vec<String> {
+        self.keeper.faults().into_iter().map(|fault| fault.id).collect()
+    }
+
+    fn role(&self, name: &str) -> Role {
+        self.keeper.disks().into_iter().find(|disk| disk.name == name).unwrap().role
+    }
+}
+
+fn state(pool: u64, owner: Option<&str>) -> Verdict {
+    Verdict::Ours(Box::new(Header { owner: owner.map(node), ..sample(pool) }))
+}
+
+#[test]
+fn the_first_boot_takes_an_empty_disk_and_the_second_finds_it() {
+    let mut first = Machine::new(Wanted::Unsaid, &[(0, "nvme0n1", Verdict::Empty)]);
+    first.until(4);
+    assert!(first.keeper.settled().is_none() && first.written.is_empty());
+    first.until(6);
+    let settled = first.keeper.settled().unwrap();
+    assert!(settled.durable && settled.identity_refusal.is_none());
+    first.identity(X);
+    assert_eq!(first.written, ["adopt nvme0n1 state", "own nvme0n1 y"]);
+    assert!(first.faults().is_empty(), "{:?}", first.faults());
+    assert!(first.keeper.is_steady());
+
+    let kept = first.disks["nvme0n1"].2.clone();
+    let mut second = Machine::new(Wanted::Unsaid, &[(0, "nvme0n1", kept)]);
+    second.until(0);
+    let settled = second.keeper.settled().unwrap();
+    assert!(settled.durable && settled.identity_refusal.is_some());
+    second.identity(X);
+    assert_eq!((second.written.len(), second.opened), (0, vec!["nvme0n1".to_owned()]));
+}
+
+#[test]
+fn the_better_disk_takes_the_state_and_the_others_follow() {
+    let disks = [(0, "nvme0n1", Verdict::Empty), (0, "sda", Verdict::Empty)];
+    let mut machine = Machine::new(Wanted::Unsaid, &disks);
+    machine.until(6);
+    assert_eq!(machine.written, ["adopt nvme0n1 state"]);
+    machine.identity(X);
+    assert_eq!(machine.written, ["adopt nvme0n1 state", "own nvme0n1 y", "adopt sda"]);
+    // A late one too, and a foreign one never.
+    machine.disks.insert("sdb".into(), (20, disk("sdb", 8), Verdict::Empty));
+    machine.disks.insert("sdc".into(), (20, disk("sdc", 8), Verdict::Foreign("xfs".into())));
+    machine.until(21);
+    assert_eq!(machine.written[3..], ["adopt sdb"]);
+    assert_eq!(machine.faults(), ["storage.foreign-disk:sdc"]);
+    assert_eq!(machine.role("sdc"), Role::Foreign);
+}
+
+#[test]
+fn a_solid_state_disk_that_is_still_looked_through_is_waited_for() {
+    let disks = [(0, "nvme0n1", Verdict::Empty), (0, "sda", Verdict::Empty)];
+    let mut machine = Machine::new(Wanted::Unsaid, &disks);
+    machine.slow.push("nvme0n1".into());
+    machine.until(30);
+    assert!(machine.written.is_empty() && machine.keeper.settled().is_none());
+    let key = machine.keeper.entries["nvme0n1"].key.clone();
+    machine.event(Event::Judged(key, Verdict::Empty));
+    assert_eq!(machine.written, ["adopt nvme0n1 state"]);
+}
+
+#[test]
+fn the_key_that_comes_3_s_late_is_the_nodes_key() {
+    let disks = [(0, "nvme0n1", Verdict::Empty), (3, "sda", state(1, Some(X)))];
+    let mut machine = Machine::new(Wanted::Unsaid, &disks);
+    machine.until(3);
+    assert!(machine.keeper.settled().unwrap().identity_refusal.is_some());
+    machine.identity(X);
+    // then the empty one is just another pool of the same node
+    assert_eq!(
+        (machine.opened, machine.written),
+        (vec!["sda".to_owned()], vec!["adopt nvme0n1".to_owned()])
+    );
+}
+
+#[test]
+fn the_key_that_comes_20_s_late_is_a_shown_conflict_and_is_left_alone() {
+    let disks = [(0, "nvme0n1", Verdict::Empty), (20, "sda", state(1, Some(X)))];
+    let mut machine = Machine::new(Wanted::Unsaid, &disks);
+    machine.until(6);
+    machine.identity(Y);
+    machine.until(30);
+    assert_eq!(machine.written, ["adopt nvme0n1 state", "own nvme0n1 f"]);
+    assert!(machine.opened.is_empty());
+    assert_eq!(machine.faults(), ["storage.identity-conflict:sda"]);
+    let detail = &machine.keeper.faults()[0].detail;
+    assert!(
+        detail.contains(X) && detail.contains(Y) && detail.contains("zos.identity="),
+        "{detail}"
+    );
+    assert_eq!(machine.role("sda"), Role::OtherNode);
+
+    // The next boot sees both and chooses neither; the farmer does.
+    let verdict = |name: &str| machine.disks[name].2.clone();
+    let both = [(0, "nvme0n1", verdict("nvme0n1")), (0, "sda", verdict("sda"))];
+    let mut next = Machine::new(Wanted::Unsaid, &both);
+    next.until(6);
+    assert!(!next.keeper.settled().unwrap().durable);
+    next.identity("yqooxx9u3aemh8mo5wcqq16yufu6jitouq1o4za751dger1igghy");
+    assert!(next.faults().contains(&"storage.state-in-memory".to_owned()));
+    let mut chosen = Machine::new(Wanted::Node(node(X)), &both);
+    chosen.until(0);
+    chosen.identity(X);
+    assert_eq!(chosen.opened, ["sda"]);
+    assert_eq!(chosen.faults(), ["storage.identity-conflict:nvme0n1"]);
+    assert!(next.written.is_empty() && chosen.written.is_empty());
+}
+
+#[test]
+fn without_a_disk_the_state_is_memory_and_a_late_one_waits_for_the_next_boot() {
+    let mut machine = Machine::new(Wanted::Unsaid, &[(30, "nvme0n1", Verdict::Empty)]);
+    machine.until(6);
+    assert!(!machine.keeper.settled().unwrap().durable);
+    machine.identity(X);
+    assert_eq!(machine.faults(), ["storage.no-disk"]);
+    machine.until(31);
+    assert!(machine.written.is_empty());
+    assert_eq!(machine.faults(), ["storage.empty-disk-waits:nvme0n1", "storage.no-disk"]);
+}
+
+#[test]
+fn adoption_can_be_forbidden_and_can_fail() {
+    let mut machine = Machine::new(Wanted::Unsaid, &[(0, "nvme0n1", Verdict::Empty)]);
+    machine.keeper.settings.adopt = false;
+    machine.until(6);
+    assert_eq!((machine.written.len(), machine.faults()), (0, vec!["storage.no-disk".to_owned()]));
+    assert_eq!(machine.role("nvme0n1"), Role::Empty);
+
+    let disks = [(0, "nvme0n1", Verdict::Empty), (0, "sda", Verdict::Empty)];
+    let mut machine = Machine::new(Wanted::Unsaid, &disks);
+    machine.fails.push("nvme0n1".into());
+    machine.until(6);
+    assert_eq!(machine.written, ["adopt sda state"]);
+    assert_eq!(machine.faults(), ["storage.adopt-failed:nvme0n1"]);
+
+    let mut machine = Machine::new(Wanted::Unsaid, &[(0, "sda", state(1, Some(X)))]);
+    machine.fails.push("sda".into());
+    machine.until(1);
+    let settled = machine.keeper.settled().unwrap();
+    assert!(!settled.durable && settled.identity_refusal.is_some());
+    assert_eq!(machine.faults(), ["storage.mount-failed:sda", "storage.state-in-memory"]);
+}
+
+#[test]
+fn an_unreadable_disk_is_tried_again_and_heals() {
+    let broken = Verdict::Unreadable("I/O error".into());
+    let disks = [(0, "nvme0n1", Verdict::Empty), (0, "sda", broken)];
+    let mut machine = Machine::new(Wanted::Unsaid, &disks);
+    machine.until(6);
+    let settled = machine.keeper.settled().unwrap();
+    assert!(!settled.durable && settled.identity_refusal.is_some());
+    assert_eq!(machine.role("sda"), Role::Failing);
+    machine.disks.get_mut("sda").unwrap().2 = Verdict::Foreign("ext2/3/4".into());
+    machine.until(61);
+    assert_eq!(machine.role("sda"), Role::Foreign);
+    assert!(machine.written.is_empty());
+}
+
+#[test]
+fn a_restarted_storaged_goes_on_where_it_was() {
+    let mut first = Machine::new(Wanted::Unsaid, &[(0, "nvme0n1", Verdict::Empty)]);
+    first.until(6);
+    first.identity(X);
+    let kept = first.disks["nvme0n1"].2.clone();
+    let disks = [(0, "nvme0n1", kept), (0, "sda", Verdict::Empty)];
+    let mut second = Machine::new(Wanted::Unsaid, &disks);
+    second.next_pool = 200;
+    let memory = first.keeper.memory();
+    let text = serde_json::to_string(&memory).unwrap();
+    second.keeper = Keeper::new(
+        second.keeper.settings,
+        None,
+        "/state".into(),
+        serde_json::from_str(&text).unwrap(),
+    );
+    assert_eq!(second.keeper.settled(), first.keeper.settled());
+    assert!(!second.keeper.is_steady());
+    second.until(0);
+    assert_eq!(
+        (second.opened.clone(), second.written.clone()),
+        (vec!["nvme0n1".to_owned()], vec!["adopt sda".to_owned()])
+    );
+    assert!(second.keeper.is_steady());
+    assert_eq!(second.keeper.memory(), memory);
+}
+
+#[test]
+fn a_disk_that_goes_and_comes_again_is_judged_again() {
+    let mut machine = Machine::new(Wanted::Unsaid, &[(0, "nvme0n1", state(1, Some(X)))]);
+    machine.disks.insert("sda".into(), (0, disk("sda", 8), data(2)));
+    machine.until(1);
+    machine.identity(X);
+    assert_eq!(machine.opened, ["nvme0n1", "sda"]);
+    let list: Vec<block::Disk> = machine.disks.values().map(|(_, disk, _)| disk.clone()).collect();
+    machine.event(Event::Disks(list[..1].to_vec(), vec!["sda".into()]));
+    assert_eq!(machine.faults(), ["storage.disk-gone:sda"]);
+    // News of the one that went don't touch the one that came.
+    let old = DiskKey { name: "sda".into(), coming: 1 };
+    machine.event(Event::Judged(old, Verdict::Empty));
+    machine.event(Event::Disks(list, Vec::new()));
+    assert!(machine.faults().is_empty(), "{:?}", machine.faults());
+    assert_eq!((machine.opened.len(), machine.written.len()), (3, 0));
+}
+
+fn data(pool: u64) -> Verdict {
+    let header = Header { owner: Some(node(X)), state: false, ..sample(pool) };
+    Verdict::Ours(Box::new(Header { state_pools: sample(1).state_pools, ..header }))
+}
+
+#[test]
+fn an_unfinished_pool_is_made_again_and_a_small_disk_never() {
+    let begun = Verdict::Unfinished(Box::new(Header { stage: Stage::Adopting, ..sample(1) }));
+    let disks = [(0, "nvme0n1", begun), (0, "sda", Verdict::Empty)];
+    let mut machine = Machine::new(Wanted::Unsaid, &disks);
+    machine.disks.get_mut("sda").unwrap().1.size = 1 << 29;
+    machine.until(6);
+    machine.identity(X);
+    assert_eq!(machine.written, ["adopt nvme0n1 state", "own nvme0n1 y"]);
+    assert_eq!(machine.role("sda"), Role::Empty);
+}
+
+#[test]
+fn the_boot_medium_is_nobodys_pool() {
+    let mut machine = Machine::new(Wanted::Unsaid, &[(0, "sda", Verdict::Empty)]);
+    machine.keeper.boot_partition = Some("5c5b".into());
+    let partition = block::Partition {
+        name: "sda1".into(),
+        number: 1,
+        device: (8, 1),
+        start: 0,
+        size: 1,
+        uuid: Some("5c5b".into()),
+        label: None,
+        holders: Vec::new(),
+    };
+    machine.disks.get_mut("sda").unwrap().1.partitions.push(partition);
+    machine.until(6);
+    assert_eq!(machine.role("sda"), Role::BootMedium);
+    assert!(machine.written.is_empty() && machine.keeper.settled().is_some());
+}
