@@ -8,8 +8,8 @@ use super::Refusal;
 
 /// The most live nonces of one key.
 const MAX_PER_KEY: usize = 4096;
-/// The most live nonces of all keys: about 10 MB.
-const MAX: usize = 65_536;
+/// The most live nonces of all keys: below 10 MB.
+const MAX: usize = 32_768;
 
 /// Used nonces, kept until their request has expired by a clock that never goes back within an
 /// epoch. Bounded per key and overall; nothing is ever forgotten early, since that would open a

@@ -19,7 +19,7 @@ use super::deployments::{detail, text};
 use crate::cli::Apply;
 use crate::deployment_file::DeploymentFile;
 use crate::exit::NotInTime;
-use crate::output::{Output, milli};
+use crate::output::{Output, milli, plain};
 
 /// How often the node is asked while waiting.
 const ASK: Duration = Duration::from_secs(1);
@@ -81,35 +81,62 @@ fn applied_text(applied: &Applied) -> String {
     format!("{headline}\n\n{}", text(&applied.status))
 }
 
-/// Waits until every workload runs or is ready, telling each change.
+/// Waits until every workload runs, is ready or has ended as it may, telling each change. What may
+/// pass (a part of the node that does not answer for a while) is waited for too.
 async fn wait(client: &Client, name: &Name, bound: Duration) -> anyhow::Result<DeploymentStatus> {
     let start = Instant::now();
-    let mut told: BTreeMap<Name, String> = BTreeMap::new();
+    let mut told: BTreeMap<String, String> = BTreeMap::new();
+    let mut tell = |what: String, state: String| {
+        if told.get(&what) != Some(&state) {
+            eprintln!("{:>4} s  {what}: {state}", start.elapsed().as_secs());
+            told.insert(what, state);
+        }
+    };
     loop {
-        let status = client.get(name).await?;
-        for (workload, now) in &status.workloads {
-            let state = format!("{} {}", now.state.word(), detail(&now.state));
-            if told.get(workload) != Some(&state) {
-                let seconds = start.elapsed().as_secs();
-                eprintln!("{seconds:>4} s  {name}/{workload}: {}", state.trim_end());
-                told.insert(workload.clone(), state);
+        let late = match client.get(name).await {
+            Ok(status) => {
+                for (workload, now) in &status.workloads {
+                    let state = format!("{} {}", now.state.word(), detail(&now.state));
+                    tell(format!("{name}/{workload}"), state.trim_end().to_owned());
+                }
+                match late(&status) {
+                    None => return Ok(status),
+                    Some(late) => late,
+                }
             }
-        }
-        let settled = |state: &State| matches!(state, State::Running | State::Ready);
-        if status.workloads.values().all(|w| settled(&w.state)) {
-            return Ok(status);
-        }
+            Err(error) if passes(&error) => {
+                tell("node".to_owned(), plain(&error.to_string()));
+                "the node does not tell".to_owned()
+            }
+            Err(error) => return Err(error.into()),
+        };
         if start.elapsed() >= bound {
-            let late: Vec<String> = status
-                .workloads
-                .iter()
-                .filter(|(_, w)| !settled(&w.state))
-                .map(|(workload, w)| format!("{name}/{workload} is {}", w.state.word()))
-                .collect();
-            let late = late.join(", ");
-            let detail = format!("after {} s {late}; `zos show {name}` shows why", bound.as_secs());
+            let seconds = bound.as_secs();
+            let detail = format!("after {seconds} s {late}; `zos show {name}` shows why");
             return Err(NotInTime(detail).into());
         }
         sleep(ASK).await;
+    }
+}
+
+/// The workloads that are not yet as they should be; none when all are.
+fn late(status: &DeploymentStatus) -> Option<String> {
+    let settled =
+        |state: &State| matches!(state, State::Running | State::Ready | State::Stopped { .. });
+    let late: Vec<String> = status
+        .workloads
+        .iter()
+        .filter(|(_, workload)| !settled(&workload.state))
+        .map(|(name, workload)| format!("{}/{name} is {}", status.name, workload.state.word()))
+        .collect();
+    (!late.is_empty()).then(|| late.join(", "))
+}
+
+/// Whether an error may be gone a moment later.
+fn passes(error: &ClientError) -> bool {
+    match error {
+        ClientError::Unreachable { .. } => true,
+        ClientError::Refused(problem) => problem.status == 503,
+        _ => false,
     }
 }
