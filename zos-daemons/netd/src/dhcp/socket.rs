@@ -3,15 +3,18 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
-use nix::sys::socket::{LinkAddr, MsgFlags, bind, recv, send};
+use nix::sys::socket::{LinkAddr, bind};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
-use tokio::io::unix::AsyncFd;
+use tokio::net::UdpSocket;
 
 const ETH_P_IP: u16 = 0x0800;
 
 /// An open socket, bound to a link.
+///
+/// tokio's UDP socket is but recv(2), send(2) and readiness here, which are the same for packets;
+/// it gives them without an unsafe promise about the descriptor.
 #[derive(Debug)]
-pub struct PacketSocket(AsyncFd<Socket>);
+pub struct PacketSocket(UdpSocket);
 
 impl PacketSocket {
     /// Sends on `device`, and receives what comes for UDP port 68. Needs CAP_NET_RAW.
@@ -32,24 +35,18 @@ impl PacketSocket {
         }
         socket.set_nonblocking(true)?;
         bind(socket.as_raw_fd(), &link(device)?)?;
-        Ok(Self(AsyncFd::register(socket)?))
+        Ok(Self(UdpSocket::from_std(socket.into())?))
     }
 
     /// The next frame's bytes within `buffer`.
     pub async fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
-        let length = self
-            .0
-            .async_io(tokio::io::Interest::READABLE, |socket| {
-                Ok(recv(socket.as_raw_fd(), buffer, MsgFlags::empty())?)
-            })
-            .await?;
-        Ok(&buffer[..length.min(buffer.len())])
+        let length = self.0.recv(buffer).await?;
+        Ok(&buffer[..length])
     }
 
     /// Sends a frame; one that finds the queue full is lost, as on a wire.
     pub fn send(&self, frame: &[u8]) -> io::Result<()> {
-        send(self.0.get_ref().as_raw_fd(), frame, MsgFlags::empty())?;
-        Ok(())
+        self.0.try_send(frame).map(drop)
     }
 }
 

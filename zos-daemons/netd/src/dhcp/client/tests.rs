@@ -159,7 +159,7 @@ fn a_remembered_address_is_asked_for_first_and_kept_meanwhile() {
 
     // Its lease is over already.
     let mut bench = Bench::new(Some(0));
-    assert_eq!(bench.event(&Event::Carrier), "discover");
+    assert_eq!(bench.event(&Event::Carrier), "deconfigure discover");
 }
 
 #[test]

@@ -1,0 +1,189 @@
+//! The daemon against a real kernel, a real DHCP server and real packets, in namespaces of its own.
+//!
+//! ```text
+//!   inet ── 203.0.113.0/24 ── lan (router, dnsmasq) ── 192.168.77.0/24 ── eth0 node zvm0 ─┬─ vm1
+//!   .80                       .1                  .1                                      └─ vm2
+//! ```
+//! A VM is a namespace with a tap, whose frames are carried to and from netd's tap as a VMM would.
+//! Needs root, nftables, iproute2, dnsmasq and busybox; says so and passes where one is missing.
+
+mod world;
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use world::{Vm, World, connects, in_namespace, inside, run, until};
+
+const INET: &str = "203.0.113.80:80";
+const LAN: &str = "192.168.77.1:80";
+
+#[test]
+fn vms_reach_the_internet_and_nothing_else() {
+    inside("vms_reach_the_internet_and_nothing_else", || {
+        let world = World::start();
+        let node = world.node("eth0");
+
+        let network = until(|| Some(node.describe()).filter(|net| net.gateway.is_some()));
+        assert_eq!(network.gateway, Some([192, 168, 77, 1].into()));
+        assert_eq!(network.dns, [Ipv4Addr::new(192, 168, 77, 1)]);
+        assert!(network.links[0].addresses[0].starts_with("192.168.77."), "{network:?}");
+        assert_eq!(network.links[0].detail, "dhcp: bound");
+        assert!(node.faults().is_empty(), "{:?}", node.faults());
+        let own: Ipv4Addr =
+            network.links[0].addresses[0].split('/').next().unwrap().parse().unwrap();
+
+        let (vm1, vm2) = (Vm::start(&node, "vm1"), Vm::start(&node, "vm2"));
+        for vm in [&vm1, &vm2] {
+            assert_eq!(vm.dhcp(), vm.tap.address.to_string());
+        }
+
+        // out
+        until(|| connects("vm1", INET).then_some(()));
+        assert!(connects("vm2", INET));
+        for server in ["UDP", "TCP"] {
+            let answer = vm1.resolve(server == "TCP", "www.zos.test");
+            assert_eq!(answer, Some([203, 0, 113, 80].into()), "{server}");
+        }
+
+        // not: LAN, node, gateway, each other
+        let target = |address: &dyn std::fmt::Display, port: u16| format!("{address}:{port}");
+        let _vm2_serves = world.serve("vm2", &target(&vm2.tap.address, 7777));
+        let _vm1_serves = world.serve("vm1", &target(&vm1.tap.address, 7777));
+        let _api = world.serve_here("0.0.0.0:8443");
+        let _ssh = world.serve_here("0.0.0.0:2222");
+        assert!(connects("lan", &target(&own, 8443)));
+        for closed in [
+            LAN.to_owned(),
+            target(&own, 8443),
+            target(&"100.64.0.1", 8443),
+            target(&vm2.tap.address, 7777),
+        ] {
+            assert!(!connects("vm1", &closed), "{closed}");
+        }
+
+        // in: the node may, nobody else
+        assert!(connects("", &target(&vm1.tap.address, 7777)));
+        assert!(!connects("lan", &target(&own, 2222)));
+        run(&format!("ip -n lan route add 100.64.0.0/16 via {own}"));
+        run("ip -n inet route add 100.64.0.0/16 via 203.0.113.1");
+        assert!(!connects("lan", &target(&vm1.tap.address, 7777)));
+        assert!(!connects("inet", &target(&vm1.tap.address, 7777)));
+        assert!(!connects("lan", "100.64.0.1:53"));
+        assert!(connects("vm1", "100.64.0.1:53"));
+
+        // with addresses that aren't its own
+        run("ip -n vm1 addr add 100.64.200.200/16 dev vm1");
+        assert!(!world::connects_from("vm1", "100.64.200.200", INET));
+        assert!(connects("vm1", INET));
+        run("ip -n vm1 link set vm1 address 02:00:00:00:00:99");
+        assert!(!connects("vm1", INET));
+        run(&format!("ip -n vm1 link set vm1 address {}", vm1.tap.mac));
+        until(|| connects("vm1", INET).then_some(()));
+    });
+}
+
+#[test]
+fn a_restart_takes_nothing_away() {
+    inside("a_restart_takes_nothing_away", || {
+        let world = World::start();
+        let node = world.node("eth0");
+        until(|| node.describe().gateway);
+        let vm = Vm::start(&node, "vm1");
+        assert_eq!(vm.dhcp(), vm.tap.address.to_string());
+        until(|| connects("vm1", INET).then_some(()));
+        let address = node.describe().links[0].addresses[0].clone();
+
+        node.kill();
+        assert!(connects("vm1", INET), "without netd");
+        let node = world.node("eth0");
+        // From now on, at each moment.
+        let mut bound = false;
+        for _ in 0..20 {
+            assert!(connects("vm1", INET));
+            let network = node.describe();
+            bound |= network.links.first().is_some_and(|link| {
+                assert!(link.addresses.is_empty() || link.addresses[0] == address, "{link:?}");
+                link.detail == "dhcp: bound"
+            });
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert!(bound);
+        assert!(run("ip -4 addr show dev eth0").contains(&address));
+        assert_eq!(node.list(), [vm.tap.clone()]);
+        assert_eq!(vm.dhcp(), vm.tap.address.to_string());
+        assert_eq!(vm.resolve(false, "www.zos.test"), Some([203, 0, 113, 80].into()));
+
+        // The VM starts again: its old tap goes, the new one has the same addresses.
+        let error = node.open("vm1").unwrap_err();
+        assert!(error.to_string().contains("in use"), "{error}");
+        let before = vm.tap.clone();
+        drop(vm);
+        let vm = until(|| node.open("vm1").ok());
+        assert_eq!(vm.0, before);
+        node.close("vm1").unwrap();
+        assert!(node.list().is_empty());
+        assert!(!std::path::Path::new("/sys/class/net").join(&before.device).exists());
+    });
+}
+
+#[test]
+fn faults_stand_until_they_heal() {
+    inside("faults_stand_until_they_heal", || {
+        let world = World::without_dhcp();
+        let node = world.node("nothing");
+        until(|| node.faults().contains(&"net.no-nic".to_owned()).then_some(()));
+        node.kill();
+
+        let node = world.node("eth0");
+        until(|| node.faults().contains(&"net.no-dhcp:eth0".to_owned()).then_some(()));
+        world.start_dhcp();
+        until(|| node.describe().gateway);
+        until(|| node.faults().is_empty().then_some(()));
+
+        // The cable is pulled: the address stays, the way out is known to be dead.
+        in_namespace("lan", || run("ip link set lan0 down"));
+        until(|| Some(node.describe()).filter(|net| net.links[0].detail == "no cable"));
+        until(|| node.faults().contains(&"net.no-carrier".to_owned()).then_some(()));
+        in_namespace("lan", || run("ip link set lan0 up"));
+        until(|| Some(node.describe()).filter(|net| net.links[0].detail == "dhcp: bound"));
+        until(|| node.faults().is_empty().then_some(()));
+    });
+}
+
+#[test]
+fn the_vm_network_moves_away_from_the_uplinks() {
+    inside("the_vm_network_moves_away_from_the_uplinks", || {
+        let world = World::start();
+        let node = world.node("eth0");
+        until(|| node.describe().gateway);
+        let vm = Vm::start(&node, "vm1");
+        assert!(vm.tap.address.to_string().starts_with("100.64."));
+        assert_eq!(vm.dhcp(), vm.tap.address.to_string());
+
+        run("ip addr add 100.64.7.7/24 dev eth0");
+        let moved =
+            until(|| node.list().into_iter().next().filter(|tap| tap.address != vm.tap.address));
+        assert!(moved.address.to_string().starts_with("100.107."), "{moved:?}");
+        assert_eq!(vm.dhcp(), moved.address.to_string());
+        until(|| connects("vm1", INET).then_some(()));
+        assert!(!connects("vm1", "100.64.7.7:8443"));
+    });
+}
+
+#[test]
+fn without_nft_no_vm_gets_a_tap() {
+    inside("without_nft_no_vm_gets_a_tap", || {
+        let world = World::start();
+        for place in ["/bin/nft", "/usr/sbin/nft", "/sbin/nft"] {
+            if std::path::Path::new(place).exists() {
+                run(&format!("mount --bind /bin/false {place}"));
+            }
+        }
+        let node = world.node("eth0");
+        until(|| node.describe().gateway);
+        assert!(node.faults().contains(&"net.firewall".to_owned()));
+        let error = node.open("vm1").unwrap_err();
+        assert!(error.to_string().contains("firewall"), "{error}");
+        assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(), "0\n");
+    });
+}
