@@ -1,61 +1,125 @@
-//! `consoled`: the first screen, on the machine's own monitor and on its serial port.
+//! consoled: what a farmer sees on the machine itself.
 //!
 //! ```text
-//!  every 2 s: ask the other daemons ──▶ View ──▶ screen(&View) ──▶ tty1    drawn anew each time
-//!                                                            └──▶ ttyS0   printed when it changed
+//!  all daemons ── View::refresh, every 3 s ──▶ screen ──▶ tty1     drawn over, on change and now and then
+//!                                        └───▶ block ───▶ ttyS0 …  printed on change, at most every 10 s
 //! ```
-//!
-//! It reads and shows; it can change nothing. A daemon that doesn't answer within a second leaves a
-//! gap on the screen, and a fault.
+//! Absent on purpose: any input. Who can touch the machine can't give it orders here.
 #![forbid(unsafe_code)]
 
-mod gather;
-mod screen;
-mod terminal;
-mod view;
+pub mod screen;
+pub mod terminal;
+pub mod text;
+pub mod view;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use tokio::time::{Instant, MissedTickBehavior, interval};
-use zos_daemon::{Daemon, DaemonError};
+use zos_daemon::{Bus, Daemon};
+use zos_host::SysRoot;
 
-use crate::terminal::Terminal;
+use crate::terminal::{CONSOLES, Console, Kind};
+use crate::text::Line;
+use crate::view::View;
 
-/// How often the others are asked.
-const PERIOD: Duration = Duration::from_secs(2);
-/// How often the serial port gets a new block, at the most.
-const SERIAL_PERIOD: Duration = Duration::from_secs(5);
+/// Between two looks at the node.
+const LOOK: Duration = Duration::from_secs(3);
+/// A screen is drawn this often even when nothing changed: the kernel may have written over it.
+const REDRAW: Duration = Duration::from_secs(15);
+/// Between two blocks on a serial line.
+const BLOCK: Duration = Duration::from_secs(10);
 
-/// The life of the daemon.
-pub async fn run(daemon: Daemon) -> Result<()> {
-    let monitor = Terminal::at("/dev/tty1");
-    let serial = Terminal::at("/dev/ttyS0");
+/// The daemon's life.
+pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
+    let wanted = daemon.settings.get("console").map(str::to_owned);
+    let mut shown: Vec<Shown> = Vec::new();
+    for (name, kind) in CONSOLES {
+        if !is_wanted(wanted.as_deref(), name) {
+            continue;
+        }
+        match Console::open(&SysRoot::host(), name, kind) {
+            Ok(Some(console)) => shown.push(Shown { name, console, last: None }),
+            Ok(None) => {}
+            Err(error) => tracing::warn!("open /dev/{name}: {error}"),
+        }
+    }
     daemon.ready();
     tokio::select! {
-        () = draw(&daemon, &monitor, &serial) => Ok(()),
-        result = stopped() => Ok(result?),
+        () = show(daemon.bus.clone(), shown) => {}
+        stopped = Daemon::stopped() => stopped?,
+    }
+    Ok(())
+}
+
+/// `zos.console=none`, or the names of those that are to be used; unset: all.
+fn is_wanted(setting: Option<&str>, name: &str) -> bool {
+    setting.is_none_or(|setting| setting.split(',').any(|word| word.trim() == name))
+}
+
+/// A console and what stands on it.
+struct Shown {
+    name: &'static str,
+    console: Console,
+    last: Option<(String, Instant)>,
+}
+
+async fn show(bus: Bus, mut shown: Vec<Shown>) {
+    let mut view = View::default();
+    loop {
+        view.refresh(&bus).await;
+        for shown in &mut shown {
+            if let Err(error) = shown.update(&view).await {
+                tracing::debug!("write to {}: {error}", shown.name);
+            }
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 
-async fn stopped() -> Result<(), DaemonError> {
-    Daemon::stopped().await
+impl Shown {
+    async fn update(&mut self, view: &View) -> std::io::Result<()> {
+        let text = match self.console.kind {
+            Kind::Screen => drawn(view, self.console.size()),
+            Kind::Serial => printed(&screen::block(view)),
+        };
+        let due = match (&self.last, self.console.kind) {
+            (None, Kind::Screen) => true,
+            // The first block is worth printing when it tells who the node is.
+            (None, Kind::Serial) => view.identity.is_some() || !view.faults.is_empty(),
+            (Some((last, at)), Kind::Screen) => *last != text || at.elapsed() >= REDRAW,
+            (Some((last, at)), Kind::Serial) => *last != text && at.elapsed() >= BLOCK,
+        };
+        if due {
+            let written = self.console.write(&text).await;
+            self.last = Some((text, Instant::now()));
+            written?;
+        }
+        Ok(())
+    }
 }
 
-async fn draw(daemon: &Daemon, monitor: &Terminal, serial: &Terminal) {
-    let mut ticks = interval(PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut printed = String::new();
-    let mut next_print = Instant::now();
-    loop {
-        ticks.tick().await;
-        let view = gather::view(&daemon.bus, &daemon.settings).await;
-        monitor.draw(&screen::screen(&view));
-        let block = screen::block(&view);
-        if block != printed && Instant::now() >= next_print {
-            serial.print(&block);
-            printed = block;
-            next_print = Instant::now() + SERIAL_PERIOD;
-        }
+/// From the upper left corner on, each line cleared behind its text, no cursor (console_codes(4)).
+fn drawn(view: &View, size: screen::Size) -> String {
+    let lines = screen::screen(view, size);
+    let lines = lines.iter().map(|line| line.ansi(size.columns - 1) + "\x1b[K\r\n");
+    format!("\x1b[?25l\x1b[H{}\x1b[J", lines.collect::<String>())
+}
+
+fn printed(lines: &[Line]) -> String {
+    lines.iter().map(|line| line.plain(78) + "\r\n").collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_farmer_chooses_consoles() {
+        let check =
+            |setting, name, wanted| assert_eq!(is_wanted(setting, name), wanted, "{setting:?}");
+        check(None, "tty1", true);
+        check(Some("none"), "tty1", false);
+        check(Some("ttyS0"), "ttyS0", true);
+        check(Some("tty1, ttyS0"), "ttyS0", true);
+        check(Some("ttyS0"), "tty1", false);
     }
 }

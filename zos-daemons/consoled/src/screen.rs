@@ -1,271 +1,240 @@
-//! The screen as text: 80 columns, ASCII, 24 lines. Pure.
+//! The screen. Pure: a view and a size in, lines out.
+//!
+//! ```text
+//!  ZOS 0.1.0                                                              farm 7
+//!  ─────────────────────────────────────────────────────────────────────────────
+//!   who and how to reach it
+//!   what it has, what of it is used
+//!   services, faults: as many as fit
+//! ```
 
-use std::fmt::Write;
+use zos_api::local::init::{Unit, UnitState};
+use zos_types::machine::{Link, Network};
+use zos_types::status::State;
+use zos_types::{Amount, Bytes, Capacity};
 
-use zos_types::Bytes;
-use zos_types::capacity::{Amount, Capacity};
-use zos_types::machine::Service;
-
+use crate::text::{Line, Style, wrap};
 use crate::view::View;
 
-const WIDTH: usize = 78;
-/// Faults that fit; the rest is counted.
-const FAULTS: usize = 5;
+/// Characters before each line's text.
+const LABEL: usize = 12;
+/// The least rows that a screen is made for.
+const ROWS: usize = 25;
 
-/// The whole screen: [`block`] with a head that changes with time.
-pub(crate) fn screen(view: &View) -> String {
-    let (days, hours) = (view.uptime / 86_400, view.uptime / 3600 % 24);
-    let (minutes, seconds) = (view.uptime / 60 % 60, view.uptime % 60);
-    let up = match days {
-        0 => format!("up {hours}:{minutes:02}:{seconds:02}"),
-        days => format!("up {days} d {hours}:{minutes:02}"),
-    };
-    let title = format!(" ZOS {}", view.version);
-    format!("{title}{up:>rest$}\n{}", block(view), rest = WIDTH - title.len())
+/// A console's size in characters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Size {
+    /// Characters in a line.
+    pub columns: usize,
+    /// Lines.
+    pub rows: usize,
 }
 
-/// What changes only when something happened.
-pub(crate) fn block(view: &View) -> String {
-    let mut out = format!(" {}\n", "-".repeat(WIDTH - 1));
-    let mut line = |label: &str, text: &str| {
-        for (i, part) in wrap(text, WIDTH - 12).iter().enumerate() {
-            let label = if i == 0 { label } else { "" };
-            let _ = writeln!(out, "  {label:<10}{part}");
-        }
+/// The screen of a console: as many lines as it has, or fewer.
+pub fn screen(view: &View, size: Size) -> Vec<Line> {
+    // The last column stays free: some consoles wrap there, others don't.
+    let width = size.columns.clamp(60, 100) - 1;
+    let rows = size.rows.max(ROWS) - 1;
+    let mut lines =
+        vec![title(view, width), Line::new(Style::Label, "─".repeat(width)), Line::default()];
+    lines.extend(who(view));
+    lines.push(Line::default());
+    lines.extend(capacity(view));
+    lines.push(Line::default());
+    lines.extend(services(view, width));
+    let left = rows.saturating_sub(lines.len());
+    lines.extend(faults(view, width, left));
+    lines
+}
+
+/// The same for a serial line: no frame, only what changes seldom.
+pub fn block(view: &View) -> Vec<Line> {
+    const WIDTH: usize = 78;
+    let mut lines = vec![Line::default(), title(view, WIDTH)];
+    lines.extend(who(view));
+    lines.extend(summary(view));
+    lines.extend(services(view, WIDTH));
+    lines.extend(faults(view, WIDTH, 40));
+    lines.push(Line::default());
+    lines
+}
+
+fn labelled(label: &str) -> Line {
+    Line::new(Style::Label, format!(" {label:<width$}", width = LABEL - 1))
+}
+
+fn title(view: &View, width: usize) -> Line {
+    let version = view.boot.as_ref().map_or("", |boot| boot.version.as_str());
+    let settings = view.boot.as_ref().map(|boot| &boot.settings);
+    let farm = settings.and_then(|settings| settings.get("farm"));
+    let left = format!(" ZOS {version}");
+    let right = farm.map_or("no farm is set: zos.farm=".to_owned(), |farm| format!("farm {farm}"));
+    let space = width.saturating_sub(left.chars().count() + right.chars().count()).max(1);
+    Line::new(Style::Strong, left).with(Style::Plain, " ".repeat(space) + &right)
+}
+
+fn who(view: &View) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let Some(identity) = &view.identity else {
+        let waits = "is known when the disks have settled";
+        return vec![labelled("Node").with(Style::Plain, waits), address_line(view)];
     };
-    line("Node", &node(view));
-    line("Farm", view.farm.as_deref().unwrap_or("none set (zos.farm=<id>): nobody earns here"));
-    line("Network", &network(view));
-    if let Some(address) = first_address(view) {
-        line("Use it", &format!("zos node show --node <node id>@{address}"));
+    lines.push(labelled("Node").with(Style::Strong, identity.node.to_string()));
+    if identity.ephemeral {
+        let lost = "this identity is lost with the next boot: no disk keeps it";
+        lines.push(labelled("").with(Style::Bad, lost));
     }
-    line("", "");
-    match &view.measured {
-        None => line("Capacity", "being measured"),
-        Some(measured) => {
-            let capacity = match &view.used {
-                Some(used) => measured.capacity.with_used(used),
-                None => measured.capacity,
-            };
-            for (i, row) in table(&capacity).iter().enumerate() {
-                line(if i == 0 { "Capacity" } else { "" }, row);
-            }
-            let milli = |n: u64| format!("{}.{:03}", n / 1000, n % 1000);
-            let (cu, su) = (milli(measured.offered.cu), milli(measured.offered.su));
-            line("Offered", &format!("{cu} CU, {su} SU   ({})", measured.processor.trim()));
-        }
+    lines.push(address_line(view));
+    if let Some(address) =
+        view.network.as_ref().and_then(|network| addresses(network).into_iter().next())
+    {
+        let host = if address.contains(':') { format!("[{address}]") } else { address };
+        lines.push(labelled("Reach it").with(Style::Plain, "zos node show --node \\"));
+        lines.push(labelled("").with(Style::Plain, format!("  {}@{host}", identity.node)));
     }
-    line(
-        "VMs",
-        &match view.vms {
-            None => "not known yet".to_owned(),
-            Some((_, 0)) => "none".to_owned(),
-            Some((running, all)) => format!("{running} of {all} running"),
-        },
+    lines
+}
+
+fn address_line(view: &View) -> Line {
+    let line = labelled("Address");
+    let Some(network) = &view.network else { return line.with(Style::Plain, "not known yet") };
+    let addresses = addresses(network);
+    if addresses.is_empty() {
+        let why: Vec<String> = network
+            .links
+            .iter()
+            .map(|Link { name, detail, .. }| format!("{name}: {detail}"))
+            .collect();
+        let why = if why.is_empty() { "no network card was found".into() } else { why.join(", ") };
+        return line.with(Style::Bad, format!("none ({why})"));
+    }
+    line.with(Style::Strong, addresses.join("  "))
+}
+
+/// Addresses that others can reach, IPv4 first; link-local ones only when there are no others.
+fn addresses(network: &Network) -> Vec<String> {
+    let all = network.links.iter().flat_map(|link| &link.addresses);
+    let mut all: Vec<&str> = all.map(|a| a.split('/').next().unwrap_or(a)).collect();
+    if all.iter().any(|address| !address.starts_with("fe80:")) {
+        all.retain(|address| !address.starts_with("fe80:"));
+    }
+    all.sort_by_key(|address| address.contains(':'));
+    all.into_iter().map(str::to_owned).collect()
+}
+
+fn used(view: &View) -> Option<Capacity> {
+    let measured = view.measured.as_ref()?;
+    let used = view.usage.as_ref().map(|usage| usage.resources).unwrap_or_default();
+    Some(measured.capacity.with_used(&used))
+}
+
+fn capacity(view: &View) -> Vec<Line> {
+    let (Some(measured), Some(capacity)) = (&view.measured, used(view)) else {
+        return vec![
+            labelled("Capacity").with(Style::Plain, "is measured when the disks have settled"),
+        ];
+    };
+    let row = |label: &str, cells: [String; 4]| {
+        let cells: String = cells.iter().map(|cell| format!("{cell:>12}")).collect();
+        labelled(label).with(Style::Plain, cells)
+    };
+    let amount = |label: &str, amount: Amount, write: fn(u64) -> String| {
+        let Amount { total, reserved, used, free } = amount;
+        row(
+            label,
+            [total, reserved, used, free].map(|n| if n == 0 { "-".into() } else { write(n) }),
+        )
+    };
+    let bytes = |n| Bytes(n).to_string();
+    let mut lines = vec![
+        labelled("Processor").with(Style::Plain, measured.processor.clone()),
+        row("", ["all", "the node", "twins", "free"].map(str::to_owned)),
+        amount("CPU threads", capacity.cru, |n| n.to_string()),
+        amount("Memory", capacity.mru, bytes),
+        amount("SSD", capacity.sru, bytes),
+        amount("HDD", capacity.hru, bytes),
+    ];
+    lines.extend(offer(view));
+    lines
+}
+
+/// What a serial line has room for.
+fn summary(view: &View) -> Vec<Line> {
+    let Some(capacity) = used(view) else { return Vec::new() };
+    let text = format!(
+        "{} threads, {} memory, {} SSD, {} HDD",
+        capacity.cru.total,
+        Bytes(capacity.mru.total),
+        Bytes(capacity.sru.total),
+        Bytes(capacity.hru.total)
     );
-    line("", "");
-    line("Services", &services(&view.services));
-    if view.faults.is_empty() {
-        line("Faults", "none");
-    }
-    for (i, fault) in view.faults.iter().take(FAULTS).enumerate() {
-        line(if i == 0 { "Faults" } else { "" }, &format!("! {}", fault.detail));
-    }
-    if view.faults.len() > FAULTS {
-        line("", &format!("and {} more: zos node show", view.faults.len() - FAULTS));
-    }
-    out
+    let mut lines = vec![labelled("Capacity").with(Style::Plain, text)];
+    lines.extend(offer(view));
+    lines
 }
 
-fn node(view: &View) -> String {
-    match &view.identity {
-        None => "waiting for its disks".to_owned(),
-        Some((id, false)) => id.to_string(),
-        Some((id, true)) => format!("{id} until the next boot"),
+fn offer(view: &View) -> Vec<Line> {
+    let parts = |thousandths: u64| format!("{}.{:02}", thousandths / 1000, thousandths / 10 % 100);
+    let units = view.measured.as_ref().map(|measured| measured.offered).unwrap_or_default();
+    let offers = format!("{} CU, {} SU", parts(units.cu), parts(units.su));
+    let mut lines = vec![labelled("Offers").with(Style::Plain, offers)];
+    if let (Some(vms), Some(usage)) = (&view.vms, &view.usage) {
+        let running = vms.iter().filter(|vm| vm.state == State::Running).count();
+        let plural = if usage.deployments == 1 { "" } else { "s" };
+        let text =
+            format!("{running} of {} run, in {} deployment{plural}", usage.vms, usage.deployments);
+        lines.push(labelled("VMs").with(Style::Plain, text));
     }
+    lines
 }
 
-fn network(view: &View) -> String {
-    let Some(network) = &view.network else { return "not known yet".to_owned() };
-    if network.links.is_empty() {
-        return "no wired interface".to_owned();
+fn services(view: &View, width: usize) -> Vec<Line> {
+    let well = |unit: &&Unit| unit.state == UnitState::Running;
+    let running = view.services.iter().filter(well).count();
+    let all = view.services.len();
+    let line = labelled("Services");
+    if all == 0 {
+        return vec![line.with(Style::Plain, "not known yet")];
     }
-    let links: Vec<String> = network
-        .links
-        .iter()
-        .map(|link| {
-            if link.addresses.is_empty() {
-                format!("{} ({})", link.name, link.detail)
-            } else {
-                format!("{} {}", link.name, link.addresses.join(" "))
-            }
-        })
-        .collect();
-    links.join(", ")
-}
-
-/// An address that somebody on the LAN would use: IPv4 before IPv6, never a link-local one.
-fn first_address(view: &View) -> Option<&str> {
-    let all = view.network.iter().flat_map(|n| &n.links).flat_map(|link| &link.addresses);
-    let plain = |address: &'_ String| !address.starts_with("fe80");
-    let mut usable: Vec<&str> =
-        all.filter(|a| plain(a)).filter_map(|a| a.split('/').next()).collect();
-    usable.sort_by_key(|address| address.contains(':'));
-    usable.first().copied()
-}
-
-fn table(capacity: &Capacity) -> Vec<String> {
-    let count = |n: u64| n.to_string();
-    let size = |n: u64| Bytes(n).to_string();
-    let row = |name: &str, amount: &Amount, show: &dyn Fn(u64) -> String| {
-        let (free, used) = (show(amount.free), show(amount.used));
-        let (kept, total) = (show(amount.reserved), show(amount.total));
-        format!("{name:<5}{free:>12}{used:>12}{kept:>14}{total:>12}")
-    };
-    vec![
-        format!("{:<5}{:>12}{:>12}{:>14}{:>12}", "", "free", "used", "for itself", "total"),
-        row("CRU", &capacity.cru, &count),
-        row("MRU", &capacity.mru, &size),
-        row("SRU", &capacity.sru, &size),
-        row("HRU", &capacity.hru, &size),
-    ]
-}
-
-fn services(services: &[Service]) -> String {
-    if services.is_empty() {
-        return "not known yet".to_owned();
-    }
-    let bad: Vec<String> = services
-        .iter()
-        .filter(|service| service.state != "running")
-        .map(|service| format!("{} {}", service.name, service.state))
-        .collect();
-    let running = services.len() - bad.len();
-    if bad.is_empty() {
-        format!("all {running} running")
+    let mut lines = vec![if running == all {
+        line.with(Style::Good, format!("all {all} run"))
     } else {
-        format!("{running} of {} running; {}", services.len(), bad.join(", "))
+        line.with(Style::Bad, format!("{running} of {all} run"))
+    }];
+    for unit in view.services.iter().filter(|unit| !well(unit)) {
+        let state = format!("{:?}", unit.state).to_lowercase();
+        let detail =
+            if unit.detail.is_empty() { String::new() } else { format!(" ({})", unit.detail) };
+        let text = format!("{} {state}{detail}", unit.name);
+        let text = wrap(&text, width - LABEL).into_iter().next().unwrap_or_default();
+        lines.push(labelled("").with(Style::Plain, text));
     }
+    lines
 }
 
-/// Breaks a text at spaces; a word longer than a line is cut.
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    // A row of a table keeps its spaces.
-    if text.chars().count() <= width {
-        return vec![printable(text)];
+fn faults(view: &View, width: usize, rows: usize) -> Vec<Line> {
+    if view.faults.is_empty() {
+        return vec![labelled("Faults").with(Style::Good, "none")];
     }
-    for word in text.split_whitespace() {
-        let word: String = word.chars().take(width).collect();
-        let line = lines.last_mut().expect("never empty");
-        if line.is_empty() {
-            *line = printable(&word);
-        } else if line.chars().count() + 1 + word.chars().count() <= width {
-            line.push(' ');
-            line.push_str(&printable(&word));
-        } else {
-            lines.push(printable(&word));
+    let mut lines = Vec::new();
+    for (i, fault) in view.faults.iter().enumerate() {
+        let texts = wrap(&format!("{} {}", fault.id, fault.detail), width - LABEL);
+        let others = view.faults.len() - i - 1;
+        // The last row tells how many there was no room for.
+        let room = rows.saturating_sub(lines.len() + usize::from(others > 0));
+        if texts.len() > room && i > 0 {
+            let more = format!("and {} more: zos node show", others + 1);
+            lines.push(labelled("").with(Style::Bad, more));
+            break;
+        }
+        for (k, text) in texts.into_iter().take(room.max(1)).enumerate() {
+            let label = if i == 0 && k == 0 { "Faults" } else { "" };
+            lines.push(labelled(label).with(Style::Bad, text));
         }
     }
     lines
 }
 
-/// What came from elsewhere (a disk's model, a farm's name) may not steer the terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' }).collect()
-}
-
 #[cfg(test)]
-mod tests {
-    use zos_api::local::capacity::Measured;
-    use zos_types::machine::{Link, Network};
-    use zos_types::unit::GIB;
-    use zos_types::{CloudUnits, Fault};
-
-    use super::*;
-
-    fn healthy() -> View {
-        let capacity = Capacity {
-            cru: Amount::new(4, 0),
-            mru: Amount::new(8 * GIB, GIB),
-            sru: Amount::new(100 * GIB, GIB),
-            ..Capacity::default()
-        };
-        let service = |name: &str, state: &str| Service {
-            name: name.into(),
-            state: state.into(),
-            restarts: 0,
-        };
-        View {
-            version: "0.1.0".into(),
-            farm: Some("7".into()),
-            identity: Some((
-                "fgsmiakbzufxbctqdkkpguemah5bhwupbx9bf1rz116jgewspzmo".parse().unwrap(),
-                false,
-            )),
-            uptime: 3725,
-            network: Some(Network {
-                links: vec![Link {
-                    name: "eth0".into(),
-                    mac: "52:54:00:12:34:56".into(),
-                    carrier: true,
-                    addresses: vec!["fe80::1/64".into(), "10.0.2.15/24".into()],
-                    detail: "dhcp: bound".into(),
-                }],
-                ..Network::default()
-            }),
-            measured: Some(Measured {
-                processor: "AMD EPYC".into(),
-                capacity,
-                offered: CloudUnits { cu: 1500, su: 495 },
-            }),
-            used: Some(Default::default()),
-            vms: Some((1, 1)),
-            services: vec![service("storaged", "running"), service("netd", "running")],
-            faults: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn a_healthy_node() {
-        let expected =
-            "\x20ZOS 0.1.0                                                          up 1:02:05
- -----------------------------------------------------------------------------
-  Node      fgsmiakbzufxbctqdkkpguemah5bhwupbx9bf1rz116jgewspzmo
-  Farm      7
-  Network   eth0 fe80::1/64 10.0.2.15/24
-  Use it    zos node show --node <node id>@10.0.2.15
-
-  Capacity               free        used    for itself       total
-            CRU             4           0             0           4
-            MRU         7 GiB         0 B         1 GiB       8 GiB
-            SRU        99 GiB         0 B         1 GiB     100 GiB
-            HRU           0 B         0 B           0 B         0 B
-  Offered   1.500 CU, 0.495 SU   (AMD EPYC)
-  VMs       1 of 1 running
-
-  Services  all 2 running
-  Faults    none
-";
-        let trim = |text: &str| text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
-        assert_eq!(trim(&screen(&healthy())), trim(expected));
-    }
-
-    #[test]
-    fn every_screen_fits_the_smallest_terminal() {
-        let mut view = healthy();
-        let long = "a word after a word after a word ".repeat(4);
-        view.faults = (0..40).map(|i| Fault::new(format!("a.b:{i}"), long.clone())).collect();
-        for view in [&view, &View::default()] {
-            let screen = screen(view);
-            assert!(screen.lines().all(|line| line.chars().count() <= 80), "{screen}");
-        }
-        assert!(screen(&view).contains("and 35 more"));
-    }
-
-    #[test]
-    fn what_others_named_cannot_steer_the_terminal() {
-        let view = View { farm: Some("\x1b[2J\u{9b}31m".into()), ..View::default() };
-        assert!(screen(&view).chars().all(|c| c == '\n' || c == ' ' || c.is_ascii_graphic()));
-    }
-}
+#[path = "screen_tests.rs"]
+mod tests;

@@ -1,31 +1,93 @@
-//! What the screen shows. What is not known (yet) is none.
+//! What the screen shows, asked together from those who know. What one does not tell in time stays
+//! as it was last known: the screen is there also when something hangs.
 
-use zos_api::local::capacity::Measured;
-use zos_types::capacity::Resources;
-use zos_types::machine::{Network, Service};
-use zos_types::{Fault, NodeId};
+use std::future::Future;
+use std::time::Duration;
 
-/// The node as a farmer sees it.
-#[derive(Clone, Default, Debug)]
-pub(crate) struct View {
-    /// The version of ZOS.
-    pub version: String,
-    /// The farm, as the settings say.
-    pub farm: Option<String>,
-    /// The node's id, and whether it is lost with the next boot.
-    pub identity: Option<(NodeId, bool)>,
-    /// Seconds since the kernel started.
-    pub uptime: u64,
-    /// Links and addresses.
+use zos_api::local::capacity::{Measure, Measured};
+use zos_api::local::identity::{self, Identity};
+use zos_api::local::init::{self, Boot, ListUnits, Unit, UnitKind};
+use zos_api::local::provision::{Usage, UsageReply};
+use zos_api::local::service::ListFaults;
+use zos_api::local::vm::{List, VmStatus};
+use zos_api::local::{CallError, INTERFACES, net};
+use zos_daemon::Bus;
+use zos_types::Fault;
+use zos_types::machine::Network;
+
+/// How long one may take to tell.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// All that is shown.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// The boot as PID 1 knows it.
+    pub boot: Option<Boot>,
+    /// Who the node is.
+    pub identity: Option<Identity>,
+    /// Its links and addresses.
     pub network: Option<Network>,
-    /// What the machine has.
+    /// What it has.
     pub measured: Option<Measured>,
-    /// What twins hold.
-    pub used: Option<Resources>,
-    /// VMs that run, and all.
-    pub vms: Option<(usize, usize)>,
-    /// The services in their order.
-    pub services: Vec<Service>,
+    /// What twins hold of it.
+    pub usage: Option<UsageReply>,
+    /// Its VMs.
+    pub vms: Option<Vec<VmStatus>>,
+    /// Its services.
+    pub services: Vec<Unit>,
     /// What is wrong.
     pub faults: Vec<Fault>,
+}
+
+impl View {
+    /// Asks all anew.
+    pub async fn refresh(&mut self, bus: &Bus) {
+        let (boot, identity, network, measured, usage, vms, units, faults) = tokio::join!(
+            told(bus.call(init::Describe {})),
+            told(bus.call(identity::Describe {})),
+            told(bus.call(net::Describe {})),
+            told(bus.call(Measure {})),
+            told(bus.call(Usage {})),
+            told(bus.call(List {})),
+            told(bus.call(ListUnits {})),
+            faults(bus),
+        );
+        keep(&mut self.boot, boot);
+        keep(&mut self.identity, identity);
+        keep(&mut self.network, network);
+        keep(&mut self.measured, measured);
+        keep(&mut self.usage, usage);
+        keep(&mut self.vms, vms.map(|vms| vms.vms));
+        if let Some(units) = units {
+            let services = units.units.into_iter();
+            self.services = services.filter(|unit| unit.kind == UnitKind::Service).collect();
+        }
+        self.faults = self.boot.iter().flat_map(|boot| boot.faults.clone()).collect();
+        self.faults.extend(faults);
+        self.faults.sort();
+        self.faults.dedup();
+    }
+}
+
+fn keep<T>(known: &mut Option<T>, told: Option<T>) {
+    if told.is_some() {
+        *known = told;
+    }
+}
+
+async fn told<T>(call: impl Future<Output = Result<T, CallError>>) -> Option<T> {
+    tokio::time::timeout(PATIENCE, call).await.ok()?.ok()
+}
+
+/// What each daemon sees wrong. One that doesn't answer is seen among the services.
+async fn faults(bus: &Bus) -> Vec<Fault> {
+    let daemons =
+        INTERFACES.iter().filter(|i| !i.socket.is_empty() && i.name != init::INTERFACE.name);
+    let sockets = daemons.map(|interface| interface.socket).chain(["/run/zos/api.sock"]);
+    let mut asked = tokio::task::JoinSet::new();
+    for socket in sockets {
+        let bus = bus.clone();
+        asked.spawn(async move { told(bus.call_on(socket, ListFaults {})).await });
+    }
+    asked.join_all().await.into_iter().flatten().flat_map(|faults| faults.faults).collect()
 }
