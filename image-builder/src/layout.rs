@@ -4,6 +4,7 @@
 //!  /init /bin/zosd /bin/zos-vmm                 ours
 //!  /etc/zos/{units,templates}/*.toml, image.toml   what PID 1 starts; what this image is
 //!  /etc/passwd /etc/group                       the users of the contract
+//!  /etc/protocols                               names for nft
 //!  /bin/nft /bin/mkfs.btrfs /bin/btrfs /lib     foreign tools and their libraries
 //!  /lib/firmware                                blobs
 //!  /usr/share/zos/guest/{vmlinuz,hello.img}     what `builtin:hello` boots
@@ -42,6 +43,21 @@ const USERS: [(&str, u32); 12] = [
     ("console", 120),
 ];
 
+/// Names that `nft` looks up (IANA protocol numbers); without the file it refuses rules that name one.
+const PROTOCOLS: [(&str, u8, &str); 11] = [
+    ("ip", 0, "IP"),
+    ("icmp", 1, "ICMP"),
+    ("igmp", 2, "IGMP"),
+    ("tcp", 6, "TCP"),
+    ("udp", 17, "UDP"),
+    ("gre", 47, "GRE"),
+    ("esp", 50, "IPSEC-ESP"),
+    ("ah", 51, "IPSEC-AH"),
+    ("ipv6-icmp", 58, "IPv6-ICMP icmpv6"),
+    ("sctp", 132, "SCTP"),
+    ("udplite", 136, "UDPLite"),
+];
+
 /// Our programs, service units, users and mount points.
 ///
 /// # Errors
@@ -66,6 +82,7 @@ pub fn add_ours(
     }
     root.add("etc/passwd", Mode::File, Part::Ours, passwd().into_bytes())?;
     root.add("etc/group", Mode::File, Part::Ours, group().into_bytes())?;
+    root.add("etc/protocols", Mode::File, Part::Ours, protocols().into_bytes())?;
     for dir in ["dev", "proc", "sys", "run", "state"] {
         root.mount_point(dir, Mode::Dir);
     }
@@ -145,6 +162,11 @@ fn passwd() -> String {
     USERS.iter().map(|(name, id)| format!("{name}:x:{id}:{id}::/:/bin/false\n")).collect()
 }
 
+fn protocols() -> String {
+    let line = |(name, number, aliases): &(&str, u8, &str)| format!("{name} {number} {aliases}\n");
+    PROTOCOLS.iter().map(line).collect()
+}
+
 fn group() -> String {
     USERS.iter().map(|(name, id)| format!("{name}:x:{id}:\n")).collect()
 }
@@ -182,6 +204,7 @@ mod tests {
                 "bin/zosd",
                 "etc/group",
                 "etc/passwd",
+                "etc/protocols",
                 "etc/zos/units/storaged.toml",
                 "init"
             ]
