@@ -114,10 +114,9 @@ mod tests {
 
     #[test]
     fn the_shortest_spec_has_defaults() {
-        let spec: Spec = serde_json::from_str(
-            r#"{"cpus": 1, "memory": 268435456, "kernel": {"fd": "kernel"}}"#,
-        )
-        .unwrap();
+        let spec: Spec =
+            serde_json::from_str(r#"{"cpus": 1, "memory": 268435456, "kernel": {"fd": "kernel"}}"#)
+                .unwrap();
         assert!(spec.rng && spec.disks.is_empty() && spec.nets.is_empty());
         assert_eq!(spec.kernel, Source::Fd("kernel".into()));
         spec.validate().unwrap();

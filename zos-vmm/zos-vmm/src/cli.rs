@@ -208,8 +208,17 @@ mod tests {
     #[test]
     fn arguments_become_a_spec() {
         let cli = Cli::try_parse_from([
-            "zos-vmm", "--kernel", "k", "--memory", "128MiB", "--cpus", "2",
-            "--disk", "path=a.img,readonly=on", "--net", "tap=t0,mac=52:54:00:00:00:01",
+            "zos-vmm",
+            "--kernel",
+            "k",
+            "--memory",
+            "128MiB",
+            "--cpus",
+            "2",
+            "--disk",
+            "path=a.img,readonly=on",
+            "--net",
+            "tap=t0,mac=52:54:00:00:00:01",
         ])
         .unwrap();
         let spec = cli.spec(&mut Passed::default()).unwrap();

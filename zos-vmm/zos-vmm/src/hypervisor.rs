@@ -100,10 +100,18 @@ impl IoEvents for Wires {
     fn register(&self, address: u64, event: &Event) {
         // Where the guest moved two devices to one address the second is refused, and its kicks
         // come by the slow way, through an exit.
-        let _ = self.0.register_ioevent(event.as_eventfd(), &IoEventAddress::Mmio(address), NoDatamatch);
+        let _ = self.0.register_ioevent(
+            event.as_eventfd(),
+            &IoEventAddress::Mmio(address),
+            NoDatamatch,
+        );
     }
 
     fn unregister(&self, address: u64, event: &Event) {
-        let _ = self.0.unregister_ioevent(event.as_eventfd(), &IoEventAddress::Mmio(address), NoDatamatch);
+        let _ = self.0.unregister_ioevent(
+            event.as_eventfd(),
+            &IoEventAddress::Mmio(address),
+            NoDatamatch,
+        );
     }
 }

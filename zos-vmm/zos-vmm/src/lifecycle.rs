@@ -5,8 +5,8 @@
 //!  worker: gone                           ├──▶ Lifecycle::end (the first one counts) ──▶ main wakes
 //! ```
 
-use std::sync::OnceLock;
 use crate::event::Event;
+use std::sync::OnceLock;
 
 /// How a VM ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

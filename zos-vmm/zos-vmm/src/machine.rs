@@ -91,8 +91,7 @@ impl Machine {
         let memory = memory::create(&layout::ram(spec.memory.0))?;
         memory::register(&vm, &memory)?;
 
-        let positioned =
-            |file, what| PositionedFile::new(file).map_err(failed(what));
+        let positioned = |file, what| PositionedFile::new(file).map_err(failed(what));
         let kernel = positioned(kernel, "read the kernel's size")?;
         let initramfs =
             initramfs.map(|file| positioned(file, "read the initramfs' size")).transpose()?;
@@ -202,8 +201,7 @@ impl BusBuilder<'_> {
             bar: self.bus.next_bar(layout::PCI_BARS),
         };
         let seccomp = self.seccomp;
-        let function =
-            VirtioPci::new(name, profile, backend, around, move || seccomp.enter(kind))?;
+        let function = VirtioPci::new(name, profile, backend, around, move || seccomp.enter(kind))?;
         self.bus.add(Box::new(function)).map_err(|_| BuildError::BusFull)
     }
 }

@@ -6,7 +6,7 @@ mod signals;
 use anyhow::{Context, Result};
 use clap::Parser;
 use cli::Cli;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signals::{Signal, Signals};
 use std::io::Write;
 use std::process::ExitCode;
@@ -62,24 +62,32 @@ fn run(start: Instant, cli: &Cli) -> Result<Ending> {
     Ok(ending)
 }
 
+/// A guest that is still starting misses the button: it is pressed again until the guest ends.
+const PRESS_AGAIN: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+
 /// Waits for the end; meanwhile SIGTERM and the first Ctrl-C press the power button.
 fn wait(lifecycle: &Lifecycle, signals: &Signals, running: &Running) -> Ending {
     let mut interrupted = false;
+    let mut pressed = false;
     loop {
         if let Some(ending) = lifecycle.ending() {
             return ending.clone();
         }
-        let mut fds = [
-            PollFd::new(lifecycle.event(), PollFlags::IN),
-            PollFd::new(signals, PollFlags::IN),
-        ];
+        let mut fds =
+            [PollFd::new(lifecycle.event(), PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
         // An interrupted wait is a wait that looks again.
-        let _ = poll(&mut fds, None);
+        let woken = poll(&mut fds, pressed.then_some(&PRESS_AGAIN));
+        if woken == Ok(0) {
+            running.press_power_button();
+        }
         match signals.take() {
             Some(Signal::Interrupt) if std::mem::replace(&mut interrupted, true) => {
                 lifecycle.end(Ending::Failed("stopped by a second Ctrl-C".to_owned()));
             }
-            Some(Signal::Terminate | Signal::Interrupt) => running.press_power_button(),
+            Some(Signal::Terminate | Signal::Interrupt) => {
+                pressed = true;
+                running.press_power_button();
+            }
             None => {}
         }
     }

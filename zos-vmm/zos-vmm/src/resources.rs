@@ -163,9 +163,11 @@ impl Resources {
             opener.file(&format!("disks[{index}].source"), &disk.source, !disk.readonly)
         });
         let disks = disks.collect::<Result<_, _>>()?;
-        let taps = spec.nets.iter().enumerate().map(|(index, net)| {
-            opener.tap(format!("nets[{index}].source"), &net.source)
-        });
+        let taps = spec
+            .nets
+            .iter()
+            .enumerate()
+            .map(|(index, net)| opener.tap(format!("nets[{index}].source"), &net.source));
         let taps = taps.collect::<Result<_, _>>()?;
         let console = match &spec.console {
             Some(source) => Console::Ring(Ring::open(opener.file("console", source, true)?)?),

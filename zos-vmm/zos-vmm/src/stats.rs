@@ -62,7 +62,12 @@ impl Stats {
     /// Counts from this moment on.
     #[must_use]
     pub fn new(start: Instant) -> Self {
-        Self { start, first_run: OnceLock::new(), guest_init: OnceLock::new(), exits: Default::default() }
+        Self {
+            start,
+            first_run: OnceLock::new(),
+            guest_init: OnceLock::new(),
+            exits: Default::default(),
+        }
     }
 
     /// A vCPU is about to enter the guest.

@@ -11,7 +11,9 @@
 
 use std::fs::File;
 use std::sync::atomic::Ordering;
-use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory, VolatileMemoryError, VolatileSlice};
+use vm_memory::{
+    Bytes, FileOffset, MmapRegion, VolatileMemory, VolatileMemoryError, VolatileSlice,
+};
 
 const MAGIC: [u8; 8] = *b"ZOSRING1";
 const CAPACITY_AT: usize = 8;

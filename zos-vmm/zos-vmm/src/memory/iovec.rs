@@ -193,9 +193,7 @@ impl IoVecs {
     /// What `readv(2)` says.
     pub fn read_packet(&self, fd: impl AsFd) -> io::Result<usize> {
         // SAFETY: the pieces are mapped and writable (see `push`); their number is at most MOST.
-        result(unsafe {
-            libc::readv(fd.as_fd().as_raw_fd(), self.pieces.as_ptr(), self.count())
-        })
+        result(unsafe { libc::readv(fd.as_fd().as_raw_fd(), self.pieces.as_ptr(), self.count()) })
     }
 
     /// Writes the pieces once as one packet.
@@ -204,9 +202,7 @@ impl IoVecs {
     /// What `writev(2)` says.
     pub fn write_packet(&self, fd: impl AsFd) -> io::Result<usize> {
         // SAFETY: the pieces are mapped and readable (see `push`); their number is at most MOST.
-        result(unsafe {
-            libc::writev(fd.as_fd().as_raw_fd(), self.pieces.as_ptr(), self.count())
-        })
+        result(unsafe { libc::writev(fd.as_fd().as_raw_fd(), self.pieces.as_ptr(), self.count()) })
     }
 
     /// Fills all pieces from a file at an offset, over as many calls as it takes.
@@ -237,8 +233,8 @@ impl IoVecs {
         call: impl Fn(*const libc::iovec, i32, i64) -> isize,
     ) -> io::Result<()> {
         while self.bytes > 0 {
-            let at = i64::try_from(offset)
-                .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+            let at =
+                i64::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
             match result(call(self.pieces.as_ptr(), self.count(), at)) {
                 Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
                 // A part was done: go on behind it, so that nothing is done twice.
@@ -281,9 +277,14 @@ mod tests {
     fn pieces_outside_memory_are_refused() {
         let mut list = IoVecs::new(memory());
         let end = SIZE as u64;
-        for (address, length) in
-            [(end, 1), (end - 1, 2), (u64::MAX, 1), (u64::MAX - 1, 16), (0, SIZE + 1), (GAP, usize::MAX)]
-        {
+        for (address, length) in [
+            (end, 1),
+            (end - 1, 2),
+            (u64::MAX, 1),
+            (u64::MAX - 1, 16),
+            (0, SIZE + 1),
+            (GAP, usize::MAX),
+        ] {
             list.clear();
             assert_eq!(list.push(GuestAddress(address), length), Err(IoVecError::Outside));
         }

@@ -43,8 +43,13 @@ impl PciBus {
     #[must_use]
     pub fn new(bar_bytes: u32) -> Self {
         // The id of QEMU's generic host bridge: known to everyone, bound by no driver, no quirk.
-        let identity =
-            Identity { vendor: 0x1b36, device: 0x0008, class: 0x06_0000, revision: 0, subsystem: 0 };
+        let identity = Identity {
+            vendor: 0x1b36,
+            device: 0x0008,
+            class: 0x06_0000,
+            revision: 0,
+            subsystem: 0,
+        };
         Self { bridge: PciConfig::new(identity), slots: Vec::new(), bar_bytes }
     }
 
@@ -204,9 +209,13 @@ mod tests {
     #[test]
     fn absent_functions_read_as_ones() {
         let bus = bus(1);
-        for (offset, present) in
-            [(0, true), (1 << 15, true), (2 << 15, false), (1 << 15 | 1 << 12, false), (1 << 20, false)]
-        {
+        for (offset, present) in [
+            (0, true),
+            (1 << 15, true),
+            (2 << 15, false),
+            (1 << 15 | 1 << 12, false),
+            (1 << 20, false),
+        ] {
             let mut data = [0; 4];
             bus.config_read(offset, &mut data);
             assert_eq!(data != [0xff; 4], present, "{offset:#x}");
@@ -216,7 +225,8 @@ mod tests {
     #[test]
     fn a_bus_has_31_functions() {
         let mut bus = bus(31);
-        let config = PciConfig::new(Identity { vendor: 1, device: 1, class: 0, revision: 0, subsystem: 0 });
+        let config =
+            PciConfig::new(Identity { vendor: 1, device: 1, class: 0, revision: 0, subsystem: 0 });
         assert!(bus.add(Box::new(Echo(config))).is_err());
     }
 }

@@ -52,10 +52,7 @@ impl Chain {
     ///
     /// # Errors
     /// The chain is malformed.
-    pub fn load(
-        &mut self,
-        descriptors: DescriptorChain<&GuestMemory>,
-    ) -> Result<(), ChainError> {
+    pub fn load(&mut self, descriptors: DescriptorChain<&GuestMemory>) -> Result<(), ChainError> {
         self.head = descriptors.head_index();
         self.readable.clear();
         self.writable.clear();

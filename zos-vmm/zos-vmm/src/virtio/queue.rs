@@ -110,9 +110,8 @@ impl ActiveQueue {
         // The used index must be visible before we look at what the driver wants.
         fence(Ordering::SeqCst);
         let read = |address: u64| -> Result<Wrapping<u16>, Broken> {
-            let word: u16 = memory
-                .load(GuestAddress(address), Ordering::Relaxed)
-                .map_err(|_| Broken::Ring)?;
+            let word: u16 =
+                memory.load(GuestAddress(address), Ordering::Relaxed).map_err(|_| Broken::Ring)?;
             Ok(Wrapping(u16::from_le(word)))
         };
         let new = Wrapping(self.queue.next_used());

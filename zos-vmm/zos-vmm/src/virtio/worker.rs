@@ -7,8 +7,8 @@
 //!
 //! Threads are made before the guest runs, so that no thread has to make one later, and none may.
 
-use crate::event::Event;
 use super::{Activation, Backend, Broken, Share};
+use crate::event::Event;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::io;
 use std::os::fd::BorrowedFd;

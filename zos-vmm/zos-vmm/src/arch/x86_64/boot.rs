@@ -115,8 +115,7 @@ fn load_kernel(memory: &GuestMemory, mut kernel: PositionedFile) -> Result<Loade
     let _ = kernel.rewind();
     let high = Some(GuestAddress(layout::HIGH_RAM));
     if magic == ELF_MAGIC {
-        let loaded =
-            Elf::load(memory, None, &mut kernel, high).map_err(BootError::Kernel)?;
+        let loaded = Elf::load(memory, None, &mut kernel, high).map_err(BootError::Kernel)?;
         // An ELF kernel has no header of its own: make the one that its start code reads.
         let header = setup_header {
             boot_flag: BOOT_FLAG,
@@ -124,7 +123,11 @@ fn load_kernel(memory: &GuestMemory, mut kernel: PositionedFile) -> Result<Loade
             kernel_alignment: ELF_ALIGNMENT,
             ..Default::default()
         };
-        return Ok(Loaded { entry: loaded.kernel_load.raw_value(), header, end: loaded.kernel_end });
+        return Ok(Loaded {
+            entry: loaded.kernel_load.raw_value(),
+            header,
+            end: loaded.kernel_end,
+        });
     }
     let at = Some(GuestAddress(layout::KERNEL));
     let loaded = BzImage::load(memory, at, &mut kernel, high).map_err(BootError::Kernel)?;
@@ -138,11 +141,7 @@ fn load_kernel(memory: &GuestMemory, mut kernel: PositionedFile) -> Result<Loade
 }
 
 /// The highest page that leaves room for the initramfs, in RAM that the kernel can reach.
-fn initramfs_address(
-    memory: &GuestMemory,
-    loaded: &Loaded,
-    bytes: u64,
-) -> Result<u32, BootError> {
+fn initramfs_address(memory: &GuestMemory, loaded: &Loaded, bytes: u64) -> Result<u32, BootError> {
     let no_room = BootError::Initramfs { bytes };
     let ram_end = memory.iter().next().map_or(0, GuestMemoryRegion::len);
     let reach = match loaded.header.initrd_addr_max {

@@ -101,7 +101,13 @@ mod tests {
             assert_eq!(page & 0xfff, PRESENT_WRITABLE | LARGE_PAGE);
             assert_eq!((page & !0x1f_ffff) | address & 0x1f_ffff, address);
         }
-        assert_eq!(entry(layout::GDT & !0xfff, (layout::GDT & 0xfff) / 8 + 2), 0x00af_9b00_0000_ffff);
-        assert_eq!(entry(layout::GDT & !0xfff, (layout::GDT & 0xfff) / 8 + 3), 0x00cf_9300_0000_ffff);
+        assert_eq!(
+            entry(layout::GDT & !0xfff, (layout::GDT & 0xfff) / 8 + 2),
+            0x00af_9b00_0000_ffff
+        );
+        assert_eq!(
+            entry(layout::GDT & !0xfff, (layout::GDT & 0xfff) / 8 + 3),
+            0x00cf_9300_0000_ffff
+        );
     }
 }

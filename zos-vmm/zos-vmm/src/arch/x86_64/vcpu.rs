@@ -66,6 +66,10 @@ impl Template {
     /// KVM refuses.
     pub fn set_up(&self, vcpu: &VcpuFd, index: u16, entry: Entry) -> Result<(), VcpuError> {
         let failed = |what| move |source| VcpuError::Kvm { what, index, source };
+        // Zero asks for the host's rate as it is known now. A KVM that is built into the kernel gives
+        // new vCPUs the rate of before the kernel refined it; when the two differ by more than 250
+        // ppm and the processor can't scale, that KVM leaves the guest's clock standing still.
+        vcpu.set_tsc_khz(0).map_err(failed("set the clock rate"))?;
         let mut cpuid = self.cpuid.clone();
         cpuid::adjust(&mut cpuid, index, self.cpus);
         vcpu.set_cpuid2(&cpuid).map_err(failed("set the CPU features"))?;

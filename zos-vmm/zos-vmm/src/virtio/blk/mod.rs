@@ -8,7 +8,9 @@
 
 mod request;
 
-use super::{ActiveQueue, Activation, Backend, Broken, Chain, F_RING, Interrupt, Profile, SHARE, Share};
+use super::{
+    Activation, ActiveQueue, Backend, Broken, Chain, F_RING, Interrupt, Profile, SHARE, Share,
+};
 use crate::memory::GuestMemory;
 use request::Executor;
 use rustix::fs::{SeekFrom, seek};

@@ -5,7 +5,9 @@
 //! | a buffer of gigabytes | at most 64 KiB a request, in steps of 256 bytes on the stack |
 //! | a readable or an empty buffer | given back with nothing in it |
 
-use super::{ActiveQueue, Activation, Backend, Broken, Chain, F_RING, Interrupt, Profile, SHARE, Share};
+use super::{
+    Activation, ActiveQueue, Backend, Broken, Chain, F_RING, Interrupt, Profile, SHARE, Share,
+};
 use crate::memory::GuestMemory;
 use std::sync::Arc;
 

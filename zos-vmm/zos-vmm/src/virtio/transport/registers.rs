@@ -171,7 +171,9 @@ impl Registers {
             (at::DRIVER_FEATURE, &[a, b, c, d]) => {
                 self.accept(u32::from_le_bytes([a, b, c, d]));
             }
-            (at::CONFIG_MSIX_VECTOR, &[a, b]) => self.vectors.set_config(u16::from_le_bytes([a, b])),
+            (at::CONFIG_MSIX_VECTOR, &[a, b]) => {
+                self.vectors.set_config(u16::from_le_bytes([a, b]))
+            }
             (at::QUEUE_MSIX_VECTOR, &[a, b]) => {
                 self.vectors.set_queue(self.queue_select.into(), u16::from_le_bytes([a, b]));
             }
