@@ -18,7 +18,8 @@ use redb::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-const META: TableDefinition<'_, &str, u32> = TableDefinition::new("meta");
+/// A table of ours beside the daemon's own; their names do not begin with `_`.
+const META: TableDefinition<'_, &str, u32> = TableDefinition::new("_store");
 const SCHEMA: &str = "schema";
 
 /// Why a store could not be opened, read or written.
