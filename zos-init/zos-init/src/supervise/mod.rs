@@ -25,8 +25,10 @@ use zos_host::power::End;
 use crate::unit::{Ready, Restart, Rules};
 
 mod down;
+mod life;
 mod status;
 
+use life::{State, Unit};
 pub(crate) use status::{Kind, Status};
 
 #[cfg(test)]
@@ -38,15 +40,6 @@ pub(crate) type Millis = u64;
 /// Number of a unit; never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct UnitId(pub u32);
-
-/// First delay before a unit is started again; it doubles up to [`LONGEST_DELAY`].
-const FIRST_DELAY: Millis = 200;
-/// Longest delay before a unit is started again.
-const LONGEST_DELAY: Millis = 30_000;
-/// A unit that ran so long gets the first delay again.
-const STEADY: Millis = 60_000;
-/// After its cgroup was killed, a process has so long to go; then it hangs in the kernel.
-const KILLED: Millis = 5_000;
 
 /// How a process ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,41 +66,6 @@ impl fmt::Display for Ended {
             None => self.exit.fmt(f),
         }
     }
-}
-
-/// Where a unit is in its life.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum State {
-    /// For others.
-    Waiting,
-    /// `Action::Spawn` was given; its answer comes at once.
-    Launching,
-    /// Runs, and has until `until` to say that it is ready.
-    Starting { pid: i32, until: Millis },
-    /// Ready.
-    Running { pid: i32 },
-    /// Told to stop, or killed; at `until` more is done about it.
-    Stopping { pid: i32, until: Millis, killed: bool, again: bool },
-    /// Ended; starts again at `until`.
-    Backoff { until: Millis },
-    /// Ended (or was stopped before it began), for good.
-    Exited,
-    /// Given up.
-    Failed { cause: String },
-}
-
-#[derive(Debug)]
-struct Unit {
-    id: UnitId,
-    name: String,
-    kind: Kind,
-    rules: Rules,
-    state: State,
-    since: Millis,
-    restarts: u64,
-    /// Quick ends in a row: what the next delay goes by.
-    streak: u32,
-    last: Option<Ended>,
 }
 
 /// What happened.
@@ -352,8 +310,10 @@ impl Supervisor {
     }
 
     fn start_those_that_can(&mut self, now: Millis, actions: &mut Vec<Action>) {
+        let ways = self.ways();
         for at in 0..self.units.len() {
-            if self.units[at].state == State::Waiting && self.waits_for(&self.units[at]).is_none() {
+            let unit = &self.units[at];
+            if unit.state == State::Waiting && self.waits_for(unit, &ways).is_none() {
                 self.units[at].enter(now, State::Launching);
                 actions.extend([Action::Spawn(self.units[at].id), Action::Changed]);
             }
@@ -361,181 +321,41 @@ impl Supervisor {
     }
 
     /// The first unit that this one waits for, and whether it needs it or only comes after it.
-    fn waits_for(&self, unit: &Unit) -> Option<(&Unit, bool)> {
-        let named = |name: &String| self.units.iter().find(|other| other.name == *name);
-        let needed = unit.rules.requires.iter().filter_map(named);
-        let before = unit.rules.after.iter().filter_map(named);
-        needed
-            .filter(|other| !matches!(other.state, State::Running { .. }))
-            .map(|other| (other, true))
-            .chain(before.filter(|other| !other.was_tried()).map(|other| (other, false)))
-            .next()
-    }
-}
-
-impl Unit {
-    fn enter(&mut self, now: Millis, state: State) {
-        self.state = state;
-        self.since = now;
-    }
-
-    /// It is ready, or was tried and isn't: those that only come after it need not wait.
-    fn was_tried(&self) -> bool {
-        match self.state {
-            State::Running { .. }
-            | State::Backoff { .. }
-            | State::Exited
-            | State::Failed { .. } => true,
-            // A second try holds nobody back.
-            State::Launching | State::Starting { .. } | State::Waiting => self.restarts > 0,
-            State::Stopping { .. } => true,
+    fn waits_for(&self, unit: &Unit, ways: &[bool]) -> Option<(&Unit, bool)> {
+        let needed = unit.rules.requires.iter().filter_map(|name| self.place(name));
+        let mut needed = needed.filter(|at| !self.units[*at].is_ready());
+        let before = unit.rules.after.iter().filter_map(|name| self.place(name));
+        let mut before = before.filter(|at| !ways[*at]);
+        match needed.next() {
+            Some(at) => Some((&self.units[at], true)),
+            None => before.next().map(|at| (&self.units[at], false)),
         }
     }
 
-    /// Its process is gone and won't come back.
-    fn is_over(&self) -> bool {
-        matches!(self.state, State::Exited | State::Failed { .. })
+    /// Of each unit, whether those that only come after it need not wait (any longer): it is ready, or was tried
+    /// and isn't, or waits for one that it needs and that was tried. So one service that can't run holds
+    /// back only those that need it. Services stand in start order: what one needs is decided before it.
+    fn ways(&self) -> Vec<bool> {
+        let mut ways: Vec<bool> = Vec::with_capacity(self.units.len());
+        for unit in &self.units {
+            let held_up = |name: &String| {
+                self.place(name).is_some_and(|at| {
+                    !self.units[at].is_ready() && ways.get(at).copied().unwrap_or(false)
+                })
+            };
+            let way = match unit.state {
+                State::Running { .. } | State::Stopping { .. } => true,
+                State::Backoff { .. } | State::Exited | State::Failed { .. } => true,
+                // A second try holds nobody back.
+                State::Launching | State::Starting { .. } => unit.restarts > 0,
+                State::Waiting => unit.restarts > 0 || unit.rules.requires.iter().any(held_up),
+            };
+            ways.push(way);
+        }
+        ways
     }
 
-    fn launched(
-        &mut self,
-        now: Millis,
-        pid: Result<i32, String>,
-        jitter: u16,
-        actions: &mut Vec<Action>,
-    ) {
-        if self.state != State::Launching {
-            return;
-        }
-        match (pid, self.rules.ready) {
-            (Ok(pid), Ready::Started) => self.enter(now, State::Running { pid }),
-            (Ok(pid), Ready::Told) => {
-                let until = now + self.rules.ready_timeout;
-                self.enter(now, State::Starting { pid, until });
-            }
-            (Err(why), _) => {
-                let exit = zos_host::process::Exit::Code(127);
-                self.over(now, Ended { exit, oom: false, unreached: Some(why) }, jitter, actions);
-            }
-        }
-        actions.push(Action::Changed);
+    fn place(&self, name: &str) -> Option<usize> {
+        self.units.iter().position(|unit| unit.name == name)
     }
-
-    fn ready(&mut self, now: Millis, actions: &mut Vec<Action>) {
-        if let State::Starting { pid, .. } = self.state {
-            let took = now.saturating_sub(self.since);
-            self.enter(now, State::Running { pid });
-            let text = format!("{} is ready after {took} ms", self.name);
-            actions.extend([Action::Note(Level::Info, text), Action::Changed]);
-        }
-    }
-
-    fn ended(&mut self, now: Millis, how: Ended, jitter: u16, actions: &mut Vec<Action>) {
-        match self.state {
-            State::Starting { .. } | State::Running { .. } => self.over(now, how, jitter, actions),
-            State::Stopping { again: true, .. } => self.over(now, how, jitter, actions),
-            State::Stopping { again: false, .. } => {
-                let level = if how.failed() { Level::Notice } else { Level::Info };
-                actions.push(Action::Note(level, format!("{} stopped: {how}", self.name)));
-                self.last = Some(how);
-                self.enter(now, State::Exited);
-                actions.push(Action::Tidy(self.id));
-            }
-            _ => return,
-        }
-        actions.push(Action::Changed);
-    }
-
-    /// Its process has ended without being told to.
-    fn over(&mut self, now: Millis, how: Ended, jitter: u16, actions: &mut Vec<Action>) {
-        let ran = now.saturating_sub(self.since);
-        let again = match self.rules.restart {
-            Restart::Always => true,
-            Restart::OnFailure => how.failed(),
-            Restart::Never => false,
-        };
-        let name = &self.name;
-        if again {
-            self.streak = if ran >= STEADY { 0 } else { self.streak.saturating_add(1) };
-            let delay = delay(self.streak, jitter);
-            let text = format!("{name} ended: {how}; starting it again in {delay} ms");
-            actions.push(Action::Note(Level::Warning, text));
-            self.enter(now, State::Backoff { until: now + delay });
-        } else {
-            let level = if how.failed() { Level::Warning } else { Level::Info };
-            actions.push(Action::Note(level, format!("{name} ended: {how}")));
-            self.enter(now, State::Exited);
-        }
-        self.last = Some(how);
-        actions.push(Action::Tidy(self.id));
-    }
-
-    /// Asks it to stop; `again`: it is to be started again afterwards.
-    fn stop(&mut self, now: Millis, grace: Millis, again: bool, actions: &mut Vec<Action>) {
-        match self.state {
-            State::Starting { pid, .. } | State::Running { pid } if grace > 0 => {
-                actions.push(Action::Signal(self.id, self.rules.stop_signal));
-                let until = now + grace;
-                self.enter(now, State::Stopping { pid, until, killed: false, again });
-            }
-            State::Starting { pid, .. } | State::Running { pid } => {
-                actions.push(Action::Kill(self.id));
-                let until = now + KILLED;
-                self.enter(now, State::Stopping { pid, until, killed: true, again });
-            }
-            // A second wish may only shorten the first.
-            State::Stopping { pid, until, killed: false, .. }
-                if grace == 0 || now + grace < until =>
-            {
-                if grace == 0 {
-                    actions.push(Action::Kill(self.id));
-                }
-                let until = if grace == 0 { now + KILLED } else { now + grace };
-                self.state = State::Stopping { pid, until, killed: grace == 0, again };
-            }
-            State::Stopping { pid, until, killed, .. } => {
-                self.state = State::Stopping { pid, until, killed, again };
-            }
-            State::Waiting | State::Backoff { .. } | State::Launching => {
-                self.enter(now, State::Exited);
-            }
-            State::Exited | State::Failed { .. } => {}
-        }
-    }
-
-    fn on_time(&mut self, now: Millis, actions: &mut Vec<Action>) {
-        match self.state {
-            State::Backoff { until } if until <= now => {
-                self.restarts += 1;
-                self.enter(now, State::Waiting);
-                actions.push(Action::Changed);
-            }
-            State::Starting { until, .. } if until <= now => {
-                let text = format!("{} didn't become ready in time; stopping it", self.name);
-                actions.push(Action::Note(Level::Warning, text));
-                self.stop(now, self.rules.stop_timeout, true, actions);
-                actions.push(Action::Changed);
-            }
-            State::Stopping { pid, until, killed: false, again } if until <= now => {
-                let text = format!("{} didn't stop in time; killing it", self.name);
-                actions.extend([Action::Note(Level::Warning, text), Action::Kill(self.id)]);
-                self.state = State::Stopping { pid, until: now + KILLED, killed: true, again };
-            }
-            State::Stopping { until, killed: true, .. } if until <= now => {
-                let cause = "its process was killed and doesn't end".to_owned();
-                actions.push(Action::Note(Level::Error, format!("{}: {cause}", self.name)));
-                self.enter(now, State::Failed { cause });
-                actions.push(Action::Changed);
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Delay before the next start after `streak` quick ends (1 for the first): doubled each time, up to a
-/// quarter longer by chance, so that units that fell together don't rise together.
-fn delay(streak: u32, jitter: u16) -> Millis {
-    let doubled = FIRST_DELAY << streak.saturating_sub(1).min(16);
-    let delay = doubled.min(LONGEST_DELAY);
-    delay + delay / 4 * u64::from(jitter.min(999)) / 1000
 }

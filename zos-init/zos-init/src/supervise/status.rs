@@ -92,7 +92,7 @@ impl Supervisor {
         let last = || unit.last.as_ref().map(ToString::to_string).unwrap_or_default();
         match &unit.state {
             State::Waiting if !self.begun => "for the boot to end".to_owned(),
-            State::Waiting => match self.waits_for(unit) {
+            State::Waiting => match self.waits_for(unit, &self.ways()) {
                 Some((other, true)) => match &other.state {
                     State::Failed { cause } => format!("requires {}: {cause}", other.name),
                     _ => format!("requires {}", other.name),

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 use zos_host::process::Exit;
 
+use super::life::{KILLED, STEADY, delay};
 use super::*;
 
 fn rules(after: &[&str], requires: &[&str]) -> Rules {
@@ -122,6 +123,23 @@ fn a_failing_service_holds_back_only_those_that_need_it() {
     sim.ready("a");
     assert_eq!(sim.log(), ["spawn c"]);
     assert_eq!(sim.unit("a").restarts, 1);
+}
+
+#[test]
+fn who_waits_for_a_failed_one_holds_nobody_back_either() {
+    // As on a node without storage: no identity, but a network.
+    let mut sim = Sim::new(&[
+        ("storaged", rules(&[], &[])),
+        ("identityd", rules(&[], &["storaged"])),
+        ("netd", rules(&["storaged", "identityd"], &[])),
+    ]);
+    sim.event(Event::Begin);
+    assert_eq!(sim.log(), ["spawn storaged"]);
+    sim.ended("storaged", Exit::Code(1));
+    assert_eq!(sim.log(), ["spawn netd"]);
+    sim.pass(200);
+    sim.ready("storaged");
+    assert_eq!(sim.log(), ["spawn storaged", "spawn identityd"]);
 }
 
 #[test]
@@ -345,10 +363,11 @@ proptest! {
                 }
             }
             // Nothing can start that waits for nothing: it would have.
+            let ways = sim.supervisor.ways();
             for unit in &sim.supervisor.units {
                 prop_assert!(unit.state != State::Launching);
                 if unit.state == State::Waiting {
-                    prop_assert!(sim.supervisor.waits_for(unit).is_some(), "{} waits for nothing", unit.name);
+                    prop_assert!(sim.supervisor.waits_for(unit, &ways).is_some(), "{} waits for nothing", unit.name);
                 }
             }
             // Time that is due passes: the next time lies ahead.
