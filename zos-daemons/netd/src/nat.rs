@@ -1,7 +1,7 @@
 //! The network `nat` of the node: the table of taps in its store, the subnet, the bridge.
 //!
 //! ```text
-//!  no state yet ── open_store ──▶ known ── serve (rules stand) ──▶ Bridge ── open_tap ──▶ descriptor
+//!  no state yet ── open_state ──▶ known ── serve (rules stand) ──▶ Bridge ── open_tap ──▶ descriptor
 //!       taps can't be asked for       subnet chosen              DHCP, DNS
 //! ```
 
@@ -25,7 +25,7 @@ use crate::vm::subnet;
 use crate::vm::table::{Row, Table};
 
 const SCHEMA: u32 = 1;
-const META: &str = "meta";
+const NETWORK: &str = "network";
 const TAPS: &str = "taps";
 
 /// What is kept.
@@ -63,14 +63,14 @@ impl Nat {
         Self { kernel, faults, servers, guests, announce, folder, kept, subnet, bridge }
     }
 
-    /// Where the state lies. It is opened at once, and if that fails at each `serve`.
-    pub fn open_store(&mut self, folder: PathBuf) {
+    /// Where the state lies.
+    pub fn set_folder(&mut self, folder: PathBuf) {
         self.folder = Some(folder);
-        self.try_open();
     }
 
-    fn try_open(&mut self) {
-        let (Some(folder), None) = (&self.folder, &self.kept) else { return };
+    /// Opens the state if it is there and isn't open. Whether there is nothing left to try.
+    pub fn open_state(&mut self) -> bool {
+        let (Some(folder), None) = (&self.folder, &self.kept) else { return true };
         match open(folder) {
             Ok((kept, subnet)) => {
                 self.kept = Some(kept);
@@ -84,6 +84,7 @@ impl Nat {
                 self.faults.raise(Fault::new("net.state", detail));
             }
         }
+        self.known()
     }
 
     /// Whether the table of taps is known.
@@ -110,7 +111,7 @@ impl Nat {
         }
         if let Some(net) = chosen {
             tracing::info!("VMs have the network {net}");
-            if let Err(error) = kept.store.write(|tx| tx.put(META, "subnet", &net.to_string())) {
+            if let Err(error) = kept.store.write(|tx| tx.put(NETWORK, "subnet", &net.to_string())) {
                 tracing::warn!("{}", CallError::failed(&error));
             }
         }
@@ -134,7 +135,6 @@ impl Nat {
     /// Brings the bridge up with what serves on it, and the taps that VMs still hold. The rules
     /// must stand.
     pub async fn serve(&mut self) -> Result<(), KernelError> {
-        self.try_open();
         let (Some(kept), Some(net)) = (&self.kept, self.subnet) else { return Ok(()) };
         if self.bridge.as_ref().is_some_and(|bridge| bridge.net == net && bridge.serves()) {
             return Ok(());
@@ -225,16 +225,16 @@ impl Nat {
 
 fn open(folder: &std::path::Path) -> Result<(Kept, Option<Ipv4Net>), StoreError> {
     let store = Store::open(folder, "net", SCHEMA)?;
-    let seed = match store.get::<Vec<u8>>(META, "seed")?.filter(|seed| seed.len() >= 16) {
+    let seed = match store.get::<Vec<u8>>(NETWORK, "seed")?.filter(|seed| seed.len() >= 16) {
         Some(seed) => seed,
         None => {
             let mut seed = vec![0; 16];
             let _ = getrandom::fill(&mut seed);
-            store.write(|tx| tx.put(META, "seed", &seed))?;
+            store.write(|tx| tx.put(NETWORK, "seed", &seed))?;
             seed
         }
     };
-    let subnet = store.get::<String>(META, "subnet")?.and_then(|text| text.parse().ok());
+    let subnet = store.get::<String>(NETWORK, "subnet")?.and_then(|text| text.parse().ok());
     let rows = store.list::<Row>(TAPS)?.into_iter().map(|(_, row)| row);
     let table = Table::new(rows);
     Ok((Kept { store, seed, table }, subnet))

@@ -180,7 +180,7 @@ impl Node {
             Command::Describe(reply) => drop(reply.send(self.describe())),
             Command::List(reply) => drop(reply.send(self.nat.list())),
             Command::State(path) => {
-                self.nat.open_store(path);
+                self.nat.set_folder(path);
                 self.settle().await;
             }
             Command::Open(twin, name, index, reply) => {
@@ -211,6 +211,9 @@ impl Node {
     async fn settle(&mut self) {
         if let Err(error) = self.look().await {
             self.later(&error);
+        }
+        if !self.nat.open_state() {
+            self.retry = Some(now() + RETRY);
         }
         self.apply().await;
     }
@@ -276,8 +279,13 @@ impl Node {
             self.load(wanted).await;
         }
         self.publish_dns();
-        if let Err(error) = self.addresses_and_routes().await {
-            self.later(&error);
+        match self.addresses_and_routes().await {
+            Ok(false) => {}
+            Ok(true) => match self.kernel.addresses().await {
+                Ok(addresses) => self.addresses = addresses,
+                Err(error) => self.later(&error),
+            },
+            Err(error) => self.later(&error),
         }
         if self.rules_stand()
             && let Err(error) = self.nat.serve().await
@@ -344,7 +352,9 @@ impl Node {
         }
     }
 
-    async fn addresses_and_routes(&mut self) -> Result<(), KernelError> {
+    /// Whether anything changed.
+    async fn addresses_and_routes(&mut self) -> Result<bool, KernelError> {
+        let mut changed = false;
         for uplink in self.uplinks.values_mut().filter(|uplink| !uplink.applied) {
             match &uplink.wish {
                 Some(wish) => {
@@ -352,6 +362,7 @@ impl Node {
                     let (gateway, metric) = (wish.gateway, uplink.metric());
                     self.kernel.set_gateway(uplink.index, gateway, metric).await?;
                     uplink.applied = true;
+                    changed = true;
                 }
                 // An address of an earlier life stays until a client has had its say.
                 None if uplink.waiting_since().is_some() => {}
@@ -360,10 +371,11 @@ impl Node {
                     self.kernel.set_gateway(uplink.index, None, uplink.metric()).await?;
                     self.kernel.clear_addresses(uplink.index, None).await?;
                     uplink.applied = true;
+                    changed = true;
                 }
             }
         }
-        Ok(())
+        Ok(changed)
     }
 
     fn by_slot(&self) -> Vec<&Uplink> {

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use zos_types::{TwinId, WorkloadName};
 const TOOLS: [&str; 5] = ["unshare", "ip", "nft", "dnsmasq", "busybox"];
 
 /// Runs a test in network and mount namespaces of its own, by calling this program again.
-pub fn inside(name: &str, test: impl FnOnce()) {
+pub(crate) fn inside(name: &str, test: impl FnOnce()) {
     if std::env::var_os("ZOS_TEST_INSIDE").is_some() {
         return test();
     }
@@ -55,7 +55,7 @@ pub fn inside(name: &str, test: impl FnOnce()) {
 }
 
 /// Runs a command line and gives its output.
-pub fn run(line: &str) -> String {
+pub(crate) fn run(line: &str) -> String {
     let mut words = line.split_whitespace();
     let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
@@ -65,7 +65,7 @@ pub fn run(line: &str) -> String {
 
 /// Waits until there is something, at most half a minute.
 #[track_caller]
-pub fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + Duration::from_secs(30);
     loop {
         if let Some(found) = look() {
@@ -77,7 +77,7 @@ pub fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Runs something in a namespace, on a thread of its own; the empty name is the node's.
-pub fn in_namespace<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn in_namespace<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
     let work = || {
         if !name.is_empty() {
             let file = File::open(format!("/run/netns/{name}")).unwrap();
@@ -89,7 +89,7 @@ pub fn in_namespace<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
 }
 
 /// Whether a TCP connection from a namespace comes about.
-pub fn connects(namespace: &str, target: &str) -> bool {
+pub(crate) fn connects(namespace: &str, target: &str) -> bool {
     let target: SocketAddr = target.parse().unwrap();
     in_namespace(namespace, || {
         TcpStream::connect_timeout(&target, Duration::from_millis(700)).is_ok()
@@ -97,7 +97,7 @@ pub fn connects(namespace: &str, target: &str) -> bool {
 }
 
 /// The same from a given address.
-pub fn connects_from(namespace: &str, source: &str, target: &str) -> bool {
+pub(crate) fn connects_from(namespace: &str, source: &str, target: &str) -> bool {
     let (source, target): (Ipv4Addr, SocketAddr) =
         (source.parse().unwrap(), target.parse().unwrap());
     in_namespace(namespace, || {
@@ -109,19 +109,19 @@ pub fn connects_from(namespace: &str, source: &str, target: &str) -> bool {
 }
 
 /// The router, the provider, and what serves there.
-pub struct World {
+pub(crate) struct World {
     folder: tempfile::TempDir,
     dhcp: RefCell<Option<Child>>,
 }
 
 impl World {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let world = Self::without_dhcp();
         world.start_dhcp();
         world
     }
 
-    pub fn without_dhcp() -> Self {
+    pub(crate) fn without_dhcp() -> Self {
         for line in [
             "ip netns add lan",
             "ip netns add inet",
@@ -147,7 +147,7 @@ impl World {
         world
     }
 
-    pub fn start_dhcp(&self) {
+    pub(crate) fn start_dhcp(&self) {
         let child = Command::new("ip")
             .args(["netns", "exec", "lan", "dnsmasq", "--no-daemon", "--conf-file=/dev/null"])
             .args(["--no-hosts", "--no-resolv", "--interface=lan0", "--bind-interfaces"])
@@ -162,17 +162,17 @@ impl World {
     }
 
     /// netd's own part, with its state where an earlier one left it.
-    pub fn node(&self, nic: &str) -> Netd {
+    pub(crate) fn node(&self, nic: &str) -> Netd {
         Netd::start(nic, &self.folder.path().join("state"))
     }
 
     /// Accepts connections in a namespace until it is dropped.
-    pub fn serve(&self, namespace: &str, at: &str) -> Server {
+    pub(crate) fn serve(&self, namespace: &str, at: &str) -> Server {
         let at: SocketAddr = at.parse().unwrap();
         Server::start(in_namespace(namespace, || TcpListener::bind(at).unwrap()))
     }
 
-    pub fn serve_here(&self, at: &str) -> Server {
+    pub(crate) fn serve_here(&self, at: &str) -> Server {
         Server::start(TcpListener::bind(at).unwrap())
     }
 }
@@ -186,7 +186,7 @@ impl Drop for World {
 }
 
 /// Accepts and closes.
-pub struct Server(Arc<AtomicBool>);
+pub(crate) struct Server(Arc<AtomicBool>);
 
 impl Server {
     fn start(listener: TcpListener) -> Self {
@@ -214,7 +214,7 @@ impl Drop for Server {
 }
 
 /// A life of netd's own part, on a thread.
-pub struct Netd {
+pub(crate) struct Netd {
     commands: mpsc::Sender<Ask>,
     faults: FaultBoard,
     known: watch::Receiver<bool>,
@@ -247,7 +247,7 @@ impl Netd {
     }
 
     /// Ends it between two awaits, with everything left as it is.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.kill.take().unwrap().send(()).unwrap();
         self.thread.take().unwrap().join().unwrap();
     }
@@ -258,25 +258,25 @@ impl Netd {
         answer.blocking_recv().unwrap()
     }
 
-    pub fn describe(&self) -> Network {
+    pub(crate) fn describe(&self) -> Network {
         self.ask(Ask::Describe)
     }
 
-    pub fn list(&self) -> Vec<Tap> {
+    pub(crate) fn list(&self) -> Vec<Tap> {
         until(|| self.known.borrow().then_some(()));
         self.ask(Ask::List)
     }
 
-    pub fn open(&self, name: &str) -> Result<(Tap, OwnedFd), CallError> {
+    pub(crate) fn open(&self, name: &str) -> Result<(Tap, OwnedFd), CallError> {
         until(|| self.known.borrow().then_some(()));
         self.ask(|reply| Ask::Open(twin(), workload(name), 0, reply))
     }
 
-    pub fn close(&self, name: &str) -> Result<(), CallError> {
+    pub(crate) fn close(&self, name: &str) -> Result<(), CallError> {
         self.ask(|reply| Ask::Close(twin(), workload(name), reply))
     }
 
-    pub fn faults(&self) -> Vec<String> {
+    pub(crate) fn faults(&self) -> Vec<String> {
         self.faults.list().into_iter().map(|fault| fault.id).collect()
     }
 }
@@ -290,15 +290,15 @@ fn workload(name: &str) -> WorkloadName {
 }
 
 /// A namespace that is connected as a VM is.
-pub struct Vm {
-    pub tap: Tap,
+pub(crate) struct Vm {
+    pub(crate) tap: Tap,
     name: String,
     over: Arc<AtomicBool>,
     pumps: Vec<thread::JoinHandle<()>>,
 }
 
 impl Vm {
-    pub fn start(node: &Netd, name: &str) -> Self {
+    pub(crate) fn start(node: &Netd, name: &str) -> Self {
         let (tap, outside) = until(|| node.open(name).ok());
         let (inside, device) = tap::open(name).unwrap();
         run(&format!("ip netns add {name}"));
@@ -315,7 +315,7 @@ impl Vm {
     }
 
     /// Gets an address by DHCP, sets it and the way out, and tells the address.
-    pub fn dhcp(&self) -> String {
+    pub(crate) fn dhcp(&self) -> String {
         let name = &self.name;
         let script = format!("/run/{name}.sh");
         let text = "#!/bin/sh\n[ \"$1\" = bound ] || exit 0\nip addr flush dev $interface\n\
@@ -330,7 +330,7 @@ impl Vm {
     }
 
     /// Asks the gateway for a name's address.
-    pub fn resolve(&self, tcp: bool, name: &str) -> Option<Ipv4Addr> {
+    pub(crate) fn resolve(&self, tcp: bool, name: &str) -> Option<Ipv4Addr> {
         let mut query = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00".to_vec();
         for label in name.split('.') {
             query.push(u8::try_from(label.len()).unwrap());
@@ -386,8 +386,6 @@ fn pump(mut from: File, mut to: File, over: &Arc<AtomicBool>) -> thread::JoinHan
             match from.read(&mut frame) {
                 Ok(length) => drop(to.write(&frame[..length])),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    let fd = from.as_raw_fd();
-                    assert!(fd >= 0);
                     thread::sleep(Duration::from_millis(1));
                 }
                 Err(_) => thread::sleep(Duration::from_millis(5)),
