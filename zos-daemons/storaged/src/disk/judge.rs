@@ -182,3 +182,6 @@ pub fn is_all(bytes: &[u8], byte: u8) -> bool {
     let mut chunks = bytes.chunks_exact(64);
     chunks.by_ref().all(|chunk| chunk == wide) && chunks.remainder().iter().all(|b| *b == byte)
 }
+
+#[cfg(test)]
+mod tests;

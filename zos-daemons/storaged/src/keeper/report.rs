@@ -180,16 +180,21 @@ impl Keeper {
         if !self.is_other(entry, header) {
             return None;
         }
-        let here = self.node.map_or("unknown".to_owned(), |(node, _)| node.to_string());
+        let (here, go_on) = match self.node {
+            Some((node, false)) => {
+                (format!("this node is {node}"), format!("; to go on as {node}, remove the disk"))
+            }
+            Some((node, true)) => (format!("this node is {node} for this boot"), String::new()),
+            None => ("this node is not known yet".to_owned(), String::new()),
+        };
         let detail = match header.owner {
             Some(owner) => format!(
-                "the disk belongs to node {owner}, and this node is {here}. Nothing on it is read \
-                 or written. To be {owner} again, set zos.identity={owner} and boot; to go on as \
-                 {here}, remove the disk"
+                "the disk belongs to node {owner}, and {here}. Nothing on it is read or written. \
+                 To be {owner} again, set zos.identity={owner} and boot{go_on}"
             ),
             None => format!(
-                "the disk holds the state of a node that is not known, and this node is {here}. \
-                 Nothing on it is read or written; remove it, or boot with it alone"
+                "the disk holds the state of a node that is not known, and {here}. Nothing on it \
+                 is read or written; remove it, or boot with it alone"
             ),
         };
         Some(Fault::new(format!("storage.identity-conflict:{name}"), detail))
