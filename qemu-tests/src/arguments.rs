@@ -60,6 +60,12 @@ pub fn arguments(node: &Node, accel: Accel, places: &Places) -> Vec<String> {
         words.pair("-drive", format!("if=pflash,format=raw,readonly=on,file={code}"));
         words.pair("-drive", format!("if=pflash,format=raw,file={variables}"));
     }
+    if node.firmware == Firmware::Uefi && places.boot_url.is_some() {
+        // HTTP at once, no attempts by TFTP before it.
+        for version in ["IPv4", "IPv6"] {
+            words.pair("-fw_cfg", format!("name=opt/org.tianocore/{version}PXESupport,string=n"));
+        }
+    }
     if let Some((kernel, initramfs, line)) = &places.kernel {
         words.pair("-kernel", kernel.display());
         if let Some(initramfs) = initramfs {

@@ -53,7 +53,7 @@ pub enum Boot {
         /// The initramfs, if any.
         initramfs: Option<PathBuf>,
     },
-    /// The network card's iPXE loads ours, and that `pxe/boot.ipxe`, all by HTTP.
+    /// Our iPXE, loaded by the network card's own (BIOS) or by the firmware (UEFI), and its script: all by HTTP.
     Ipxe,
     /// `zos-usb.img` on a stick.
     Usb,

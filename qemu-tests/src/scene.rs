@@ -120,7 +120,7 @@ impl Scene {
             qmp: sockets.path().join("qmp"),
             probe: sockets.path().join("probe"),
             api_port,
-            boot_url: web.as_ref().map(|web| format!("http://10.0.2.2:{}/start", web.port())),
+            boot_url: web.as_ref().map(|web| boot_url(node, web)),
             kernel: kernel(node, &dir)?,
             uefi: uefi(node, qemu, &dir)?,
             stick: stick(node, &dir)?,
@@ -213,12 +213,18 @@ fn stick(node: &Node, dir: &Path) -> Result<Option<Disk>> {
     Ok(Some(Disk::new("stick", path).by(Interface::Usb)))
 }
 
-/// Serves `pxe/`. The card's own iPXE is sent on to the one that we ship; that one, which asks DHCP again and so comes to
-/// the same address, to the script that we ship.
+/// What DHCP names as the boot file: by BIOS our detour for the card's own iPXE, by UEFI our iPXE, which the firmware
+/// loads by HTTP itself.
+fn boot_url(node: &Node, web: &Web) -> String {
+    let path = if node.firmware == Firmware::Uefi { "ipxe.efi" } else { "start" };
+    format!("http://10.0.2.2:{}/{path}", web.port())
+}
+
+/// Serves `pxe/`. By BIOS the card's iPXE is sent on to the one that we ship; that one, which asks DHCP again and so comes
+/// to the same address, to the script that we ship.
 fn boot_server(node: &Node) -> Result<Web> {
-    let ours = if node.firmware == Firmware::Uefi { "ipxe.efi" } else { "undionly.kpxe" };
-    let start: Page = Box::new(move |before| {
-        let next = if before == 0 { ours } else { "boot.ipxe" };
+    let start: Page = Box::new(|before| {
+        let next = if before == 0 { "undionly.kpxe" } else { "boot.ipxe" };
         format!("#!ipxe\nchain {next}\n").into_bytes()
     });
     let line = node.command_line();

@@ -23,9 +23,9 @@ fn check(test: &str, boot: Boot, firmware: Firmware, also: impl FnOnce(&Machine)
 }
 
 /// What a network boot must have asked our boot server for.
-fn loaded(node: &Machine, ours: &str) -> Result<()> {
+fn loaded(node: &Machine, [ours, script]: [&str; 2]) -> Result<()> {
     let asked = node.web().map(qemu_tests::web::Web::asked).unwrap_or_default();
-    for file in [ours, "/boot.ipxe", "/zos.ipxe", "/vmlinuz", "/initramfs.img"] {
+    for file in [ours, script, "/zos.ipxe", "/vmlinuz", "/initramfs.img"] {
         ensure!(
             asked.iter().any(|path| path == file),
             "{file} was never asked for; asked were {asked:?}"
@@ -36,12 +36,16 @@ fn loaded(node: &Machine, ours: &str) -> Result<()> {
 
 #[test]
 fn ipxe_over_http_by_bios_with_the_files_that_we_ship() {
-    check("boot-ipxe-bios", Boot::Ipxe, Firmware::Bios, |node| loaded(node, "/undionly.kpxe"));
+    check("boot-ipxe-bios", Boot::Ipxe, Firmware::Bios, |node| {
+        loaded(node, ["/undionly.kpxe", "/boot.ipxe"])
+    });
 }
 
 #[test]
 fn ipxe_over_http_by_uefi_with_the_files_that_we_ship() {
-    check("boot-ipxe-uefi", Boot::Ipxe, Firmware::Uefi, |node| loaded(node, "/ipxe.efi"));
+    check("boot-ipxe-uefi", Boot::Ipxe, Firmware::Uefi, |node| {
+        loaded(node, ["/ipxe.efi", "/autoexec.ipxe"])
+    });
 }
 
 #[test]
