@@ -262,3 +262,6 @@ fn ip(field: &str) -> Value {
 fn prefix(net: Ipv4Net) -> Value {
     json!({"prefix": {"addr": net.network(), "len": net.prefix_len()}})
 }
+
+#[cfg(test)]
+mod tests;

@@ -187,3 +187,34 @@ fn without_nft_no_vm_gets_a_tap() {
         assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(), "0\n");
     });
 }
+
+/// With a user and capabilities as in the image: no root, nothing but three capabilities.
+#[test]
+fn three_capabilities_are_enough() {
+    inside("three_capabilities_are_enough", || {
+        let _world = World::start();
+        run("mount -t tmpfs -o mode=755 tmpfs /dev/net");
+        run("mknod -m 600 /dev/net/tun c 10 200");
+        run("chown 112:112 /dev/net/tun");
+        world::as_user_net("alone_as_user_net");
+    });
+}
+
+/// What the test above runs as another user; by itself it has nothing to look at.
+#[test]
+fn alone_as_user_net() {
+    if std::env::var_os("ZOS_TEST_USER").is_none() {
+        return;
+    }
+    assert_eq!(rustix::process::geteuid().as_raw(), 112);
+    let state = tempfile::tempdir().unwrap();
+    let node = world::Netd::start("eth0", state.path());
+    until(|| node.describe().gateway);
+    let (tap, _fd) = until(|| node.open("vm1").ok());
+    assert_eq!(tap.mac.len(), 17);
+    assert!(node.faults().is_empty(), "{:?}", node.faults());
+    let sysctl = |path: &str| std::fs::read_to_string(format!("/proc/sys/net/{path}")).unwrap();
+    assert_eq!(sysctl("ipv4/ip_forward"), "1\n");
+    assert_eq!(sysctl("ipv6/conf/eth0/accept_ra"), "2\n");
+    assert_eq!(sysctl(&format!("ipv6/conf/{}/disable_ipv6", tap.device)), "1\n");
+}

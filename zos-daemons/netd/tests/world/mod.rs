@@ -54,6 +54,22 @@ pub(crate) fn inside(name: &str, test: impl FnOnce()) {
     assert!(status.success(), "{name} inside its namespaces: {status}");
 }
 
+/// Runs a test of this program as netd's user, with its capabilities and no others.
+pub(crate) fn as_user_net(name: &str) {
+    let capabilities = "-all,+net_admin,+net_raw,+net_bind_service";
+    let status = Command::new("setpriv")
+        .args(["--reuid=112", "--regid=112", "--clear-groups", "--no-new-privs"])
+        .arg(format!("--inh-caps={capabilities}"))
+        .arg(format!("--ambient-caps={capabilities}"))
+        .arg(format!("--bounding-set={capabilities}"))
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env("ZOS_TEST_USER", "1")
+        .status()
+        .unwrap();
+    assert!(status.success(), "{name} as user net: {status}");
+}
+
 /// Runs a command line and gives its output.
 pub(crate) fn run(line: &str) -> String {
     let mut words = line.split_whitespace();
@@ -223,7 +239,7 @@ pub(crate) struct Netd {
 }
 
 impl Netd {
-    fn start(nic: &str, state: &Path) -> Self {
+    pub(crate) fn start(nic: &str, state: &Path) -> Self {
         std::fs::create_dir_all(state).unwrap();
         let (commands, inbox) = mpsc::channel(4);
         let (tell, known) = watch::channel(false);
