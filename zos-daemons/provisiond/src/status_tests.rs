@@ -51,7 +51,7 @@ impl World {
             since: Timestamp::UNIX_EPOCH,
             restarts: 2,
             address: None,
-            fault: None,
+            trouble: None,
         };
         self.seen.vms = Some(vec![status]);
     }

@@ -29,12 +29,23 @@ use zos_vmm_spec::{Disk, Mac, Net, Source, Spec};
 use crate::notes::Key;
 use crate::ring;
 
-/// Where the image keeps what builtin guests boot.
-const GUEST: &str = "/usr/share/zos/guest";
+/// Where a machine has what VMs need.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Decides whether VMs can run at all.
+    pub kvm: PathBuf,
+    /// What builtin guests boot.
+    pub guest: PathBuf,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self { kvm: "/dev/kvm".into(), guest: "/usr/share/zos/guest".into() }
+    }
+}
+
 /// The guest's console; a panic reboots at once, so that the restart policy sees it.
 const CMDLINE: &str = "console=ttyS0 quiet panic=-1";
-/// Decides whether VMs can run at all.
-const KVM: &str = "/dev/kvm";
 /// How long another daemon may take for one thing.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -60,11 +71,6 @@ pub fn open_kvm(path: &Path) -> Result<OwnedFd, Fault> {
 /// The fault of a machine without virtualization.
 pub const NO_KVM: &str = "vm.no-kvm";
 
-/// The fault of a machine that can't run VMs, if it can't.
-pub fn check_kvm() -> Option<Fault> {
-    open_kvm(Path::new(KVM)).err()
-}
-
 /// Descriptors by name, for `LISTEN_FDNAMES`.
 #[derive(Debug, Default)]
 struct Passed {
@@ -84,21 +90,22 @@ impl Passed {
 /// Starts a VM: answers once PID 1 has its process. Gives its address on its first network.
 pub async fn start(
     bus: &Bus,
+    places: &Places,
     key: &Key,
     slot: u32,
     vm: &Vm,
-    ring: PathBuf,
+    ring: &Path,
 ) -> Result<Option<IpAddr>, Fault> {
     let (twin, name) = key;
     let mut passed = Passed::default();
-    passed.add("kvm", open_kvm(Path::new(KVM))?);
+    passed.add("kvm", open_kvm(&places.kvm)?);
     let (kernel, initramfs) = match vm.image {
         Image::Hello => ("vmlinuz", "hello.img"),
     };
-    let kernel = passed.add("kernel", open(&Path::new(GUEST).join(kernel))?);
-    let initramfs = passed.add("initramfs", open(&Path::new(GUEST).join(initramfs))?);
+    let kernel = passed.add("kernel", open(&places.guest.join(kernel))?);
+    let initramfs = passed.add("initramfs", open(&places.guest.join(initramfs))?);
     let console =
-        ring::open(&ring).map_err(|e| Fault::new("vm.console", format!("console: {e}")))?;
+        ring::open(ring).map_err(|e| Fault::new("vm.console", format!("console: {e}")))?;
     let console = passed.add("console", console);
     let disks = disks(bus, key, vm, &mut passed).await?;
     let (nets, address) = nets(bus, key, vm, &mut passed).await?;

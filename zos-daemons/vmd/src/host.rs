@@ -24,7 +24,7 @@ use zos_host::clock::boottime_millis;
 use zos_types::Fault;
 use zos_types::deployment::Vm;
 
-use crate::effects::{self, unit};
+use crate::effects::{self, Places, unit};
 use crate::machine::{Action, Event, GRACE, Machine, Millis, Phase, Seen};
 use crate::notes::{Key, Note, Notes, free_slot};
 
@@ -63,6 +63,7 @@ struct Entry {
 pub struct Host {
     vms: BTreeMap<Key, Entry>,
     notes: Notes,
+    places: Places,
     bus: Bus,
     faults: FaultBoard,
     tell: mpsc::Sender<Message>,
@@ -72,7 +73,14 @@ pub struct Host {
 
 impl Host {
     /// Takes up what an earlier life noted.
-    pub fn new(notes: Notes, bus: Bus, faults: FaultBoard, tell: mpsc::Sender<Message>) -> Self {
+    pub fn new(
+        notes: Notes,
+        places: Places,
+        bus: Bus,
+        faults: FaultBoard,
+        tell: mpsc::Sender<Message>,
+    ) -> Self {
+        faults.replace(effects::NO_KVM, effects::open_kvm(&places.kvm).err());
         let found = notes.load().unwrap_or_else(|error| {
             let detail = format!("the notes on running VMs can't be read, so they are stopped and started again: {error}");
             faults.raise(Fault::new("vm.notes", detail));
@@ -85,7 +93,7 @@ impl Host {
                 ((twin, name), Entry { slot, address, machine, life, waiting: Vec::new() })
             })
             .collect();
-        Self { vms, notes, bus, faults, tell, drain: None }
+        Self { vms, notes, places, bus, faults, tell, drain: None }
     }
 
     /// Lives until nobody can tell it anything.
@@ -189,7 +197,7 @@ impl Host {
                 since: date(entry.machine.since),
                 restarts: entry.machine.restarts,
                 address: entry.address,
-                fault: entry.machine.fault().cloned(),
+                trouble: entry.machine.fault().cloned(),
             })
             .collect()
     }
@@ -260,8 +268,9 @@ impl Host {
         match action {
             Action::Start { attempt } => {
                 let (slot, ring) = (entry.slot, self.notes.ring(entry.slot));
+                let places = self.places.clone();
                 tokio::spawn(async move {
-                    let result = effects::start(&bus, &key, slot, &vm, ring).await;
+                    let result = effects::start(&bus, &places, &key, slot, &vm, &ring).await;
                     let address = result.as_ref().ok().copied();
                     let event = Event::Started { attempt, result: result.map(drop) };
                     let _ = tell.send(Message::Effect(key, event, address)).await;

@@ -29,6 +29,7 @@ use zos_api::local::storage::Settle;
 use zos_api::local::vm::{Drain, Ensure, Ensured, INTERFACE, List, LogChunk, ReadLog, Remove, Vms};
 use zos_daemon::{Bus, Call, CallError, Daemon, Router, Sink};
 
+use crate::effects::Places;
 use crate::host::{Host, Message};
 use crate::notes::Notes;
 use crate::ring::Piece;
@@ -41,14 +42,13 @@ const LOOK: Duration = Duration::from_millis(100);
 /// The daemon's life.
 pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let (bus, faults) = (daemon.bus.clone(), daemon.faults.clone());
-    effects::check_kvm().into_iter().for_each(|fault| faults.raise(fault));
     let boot =
         std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("read the boot's id")?;
     let (tell, messages) = mpsc::channel(64);
     let (heard, told) = (tell.clone(), bus.clone());
     tokio::spawn(async move {
-        let folder = folder(&told).await;
-        let host = Host::new(Notes::new(folder, boot.trim()), told.clone(), faults, heard.clone());
+        let notes = Notes::new(folder(&told).await, boot.trim());
+        let host = Host::new(notes, Places::default(), told.clone(), faults, heard.clone());
         tokio::spawn(host::watch_units(told, heard));
         host.run(messages).await;
     });

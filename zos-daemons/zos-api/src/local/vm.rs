@@ -85,9 +85,9 @@ pub struct VmStatus {
     pub restarts: u32,
     /// Its address on its first network.
     pub address: Option<IpAddr>,
-    /// What is wrong with it, as its own fault or the node's.
+    /// What keeps it from running, by name; the words are in a degraded state too.
     #[serde(default)]
-    pub fault: Option<Fault>,
+    pub trouble: Option<Fault>,
 }
 
 /// A piece of a VM's console.

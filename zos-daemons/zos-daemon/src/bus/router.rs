@@ -127,6 +127,12 @@ impl Router {
         self
     }
 
+    /// Serves on a socket of the caller's own for ever, as a simulated daemon does. Methods without
+    /// a handler are answered with `NotFound`.
+    pub async fn simulate(self, listener: UnixListener) {
+        Sealed(Arc::new(self)).accept(listener).await;
+    }
+
     /// Adds what every daemon answers, and checks that the interface is handled as declared.
     pub(crate) fn seal(self, faults: FaultBoard) -> Result<Sealed, DaemonError> {
         let declared = |name: &str| self.interface.methods.iter().any(|m| m.0 == name);

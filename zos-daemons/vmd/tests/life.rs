@@ -1,0 +1,397 @@
+//! vmd over real sockets, with a PID 1, a storaged and a netd that are simulated: VMs are started
+//! with what they need, restarted, found again by the next vmd, and taken down.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::net::UnixListener;
+use tokio::sync::{mpsc, watch};
+use vmd::effects::Places;
+use vmd::host::{Host, watch_units};
+use vmd::notes::Notes;
+use zos_api::local::init::{
+    self, Acknowledge, Exit, StartTransient, StopTransient, Unit, UnitKind, UnitState, Units,
+    WatchUnits,
+};
+use zos_api::local::net::{self, CloseTaps, OpenTap, Tap};
+use zos_api::local::storage::{self, CloseVolume, OpenVolume, Volume};
+use zos_api::local::vm::{Drain, Ensure, List, ReadLog, Remove, VmStatus};
+use zos_api::local::{CallError, Done};
+use zos_daemon::{Bus, Call, FaultBoard, Router, Sink};
+use zos_types::deployment::{DiskOf, Image, NetworkKind, NetworkOf, Restart, Vm};
+use zos_types::status::State;
+use zos_types::{Bytes, NodeId, TwinId, WorkloadName};
+use zos_vmm_spec::Spec;
+
+fn twin() -> TwinId {
+    // The base point of the curve (RFC 8032, section 5.1): some usable key.
+    let mut bytes = [0x66; 32];
+    bytes[0] = 0x58;
+    NodeId::from_bytes(bytes).unwrap()
+}
+
+fn hello() -> WorkloadName {
+    "web/hello".parse().unwrap()
+}
+
+fn unit_name() -> String {
+    format!("vm/{}/web.hello", twin())
+}
+
+fn vm(restart: Restart) -> Vm {
+    Vm {
+        cpu: 1,
+        memory: Bytes(256 << 20),
+        image: Image::Hello,
+        restart,
+        disks: vec![DiskOf { volume: "data".parse().unwrap() }],
+        networks: vec![NetworkOf { network: NetworkKind::Nat }],
+    }
+}
+
+/// What PID 1 was asked to start.
+type Started = (StartTransient, Vec<OwnedFd>);
+
+/// The node around vmd.
+#[derive(Clone)]
+struct World {
+    units: watch::Sender<BTreeMap<String, Unit>>,
+    starts: Arc<Mutex<Vec<Started>>>,
+    log: Arc<Mutex<Vec<String>>>,
+    clock: Arc<Mutex<u64>>,
+}
+
+impl World {
+    fn tick(&self) -> u64 {
+        let mut clock = self.clock.lock().unwrap();
+        *clock += 1;
+        *clock
+    }
+
+    fn note(&self, line: impl Into<String>) {
+        self.log.lock().unwrap().push(line.into());
+    }
+
+    /// The VM's process ends.
+    fn end(&self, exit: Exit) {
+        let since_ms = self.tick();
+        self.units.send_modify(|units| {
+            let unit = units.get_mut(&unit_name()).unwrap();
+            (unit.state, unit.exit, unit.pid) = (UnitState::Exited, Some(exit), None);
+            unit.since_ms = since_ms;
+        });
+    }
+
+    fn starts(&self) -> usize {
+        self.starts.lock().unwrap().len()
+    }
+
+    fn init(&self) -> Router {
+        let (start, stop, acknowledge, watched) =
+            (self.clone(), self.clone(), self.clone(), self.clone());
+        Router::new(&init::INTERFACE)
+            .on(move |call: Call, request: StartTransient| {
+                let world = start.clone();
+                async move {
+                    let name = format!("vm/{}/{}", request.twin, request.name);
+                    if world.units.borrow().contains_key(&name) {
+                        return Err(CallError::Conflict { detail: name, next_version: None });
+                    }
+                    let unit = Unit {
+                        name: name.clone(),
+                        kind: UnitKind::Transient,
+                        state: UnitState::Running,
+                        pid: Some(1000),
+                        restarts: 0,
+                        since_ms: world.tick(),
+                        exit: None,
+                        detail: String::new(),
+                    };
+                    world.starts.lock().unwrap().push((request, call.fds));
+                    world.units.send_modify(|units| drop(units.insert(name, unit)));
+                    Ok(Done {})
+                }
+            })
+            .on(move |_: Call, StopTransient { unit, grace_ms }| {
+                let world = stop.clone();
+                async move {
+                    world.note(format!("stop {grace_ms}"));
+                    assert_eq!(unit, unit_name());
+                    world.end(Exit { code: Some(0), signal: None, oom: false });
+                    Ok(Done {})
+                }
+            })
+            .on(move |_: Call, Acknowledge { unit }| {
+                let world = acknowledge.clone();
+                async move {
+                    let mut known = false;
+                    world.units.send_modify(|units| {
+                        known = units.get(&unit).is_some_and(|u| u.state == UnitState::Exited);
+                        if known {
+                            units.remove(&unit);
+                        }
+                    });
+                    if known { Ok(Done {}) } else { Err(CallError::not_found(unit)) }
+                }
+            })
+            .on_stream(move |_: Call, _: WatchUnits, out: Sink<Units>| {
+                let mut units = watched.units.subscribe();
+                async move {
+                    loop {
+                        let now = units.borrow_and_update().values().cloned().collect();
+                        out.send(Units { units: now }).await?;
+                        units.changed().await.map_err(|_| CallError::busy("over"))?;
+                    }
+                }
+            })
+    }
+
+    fn storage(&self, folder: &Path) -> Router {
+        let (world, disk) = (self.clone(), folder.join("disk"));
+        Router::new(&storage::INTERFACE)
+            .on_fds(move |_: Call, OpenVolume { twin, name }| {
+                let disk = disk.clone();
+                async move {
+                    std::fs::write(&disk, b"disk").unwrap();
+                    let (size, class) = (Bytes(1 << 30), Default::default());
+                    let volume = Volume { twin, name, size, class, pool: "p".into() };
+                    Ok((volume, vec![OwnedFd::from(std::fs::File::open(&disk).unwrap())]))
+                }
+            })
+            .on(move |_: Call, CloseVolume { name, .. }| {
+                world.note(format!("close {name}"));
+                async { Ok(Done {}) }
+            })
+    }
+
+    fn net(&self) -> Router {
+        let world = self.clone();
+        Router::new(&net::INTERFACE)
+            .on_fds(async |_: Call, OpenTap { twin, name, index, .. }| {
+                let device = "tap0".into();
+                let (mac, address) = ("52:54:00:00:00:01".into(), "10.1.0.2".parse().unwrap());
+                let tap = Tap { twin, name, index, device, mac, address };
+                Ok((tap, vec![OwnedFd::from(std::fs::File::open("/dev/null").unwrap())]))
+            })
+            .on(move |_: Call, CloseTaps { name, .. }| {
+                world.note(format!("close taps of {name}"));
+                async { Ok(Done {}) }
+            })
+    }
+}
+
+/// The node, with its folder.
+struct Node {
+    folder: tempfile::TempDir,
+    world: World,
+    faults: FaultBoard,
+    bus: Bus,
+    vmd: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Node {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["kvm", "vmlinuz", "hello.img"] {
+            std::fs::write(folder.path().join(file), file).unwrap();
+        }
+        let world = World {
+            units: watch::Sender::new(BTreeMap::new()),
+            starts: Arc::default(),
+            log: Arc::default(),
+            clock: Arc::default(),
+        };
+        let serve = |name: &str, router: Router| {
+            let listener = UnixListener::bind(folder.path().join(name)).unwrap();
+            tokio::spawn(router.simulate(listener));
+        };
+        serve("init.sock", world.init());
+        serve("storage.sock", world.storage(folder.path()));
+        serve("net.sock", world.net());
+        let (bus, faults) = (Bus::at(folder.path()), FaultBoard::default());
+        let mut node = Self { folder, world, faults, bus, vmd: Vec::new() };
+        node.start_vmd();
+        node
+    }
+
+    fn start_vmd(&mut self) {
+        let path = self.folder.path();
+        let (tell, messages) = mpsc::channel(64);
+        let places = Places { kvm: path.join("kvm"), guest: path.to_owned() };
+        let (notes, bus) = (Notes::new(path, "boot"), self.bus.clone());
+        let host = Host::new(notes, places, bus.clone(), self.faults.clone(), tell.clone());
+        let socket = path.join("vm.sock");
+        let _ = std::fs::remove_file(&socket);
+        let listener = UnixListener::bind(socket).unwrap();
+        self.vmd = vec![
+            tokio::spawn(vmd::router(tell.clone()).simulate(listener)),
+            tokio::spawn(watch_units(bus, tell)),
+            tokio::spawn(host.run(messages)),
+        ];
+    }
+
+    /// As a crash does: at once, with nothing said.
+    fn kill_vmd(&mut self) {
+        self.vmd.drain(..).for_each(|task| task.abort());
+    }
+
+    async fn ensure(&self, restart: Restart) {
+        let ensure = Ensure { twin: twin(), name: hello(), vm: vm(restart) };
+        self.bus.call(ensure).await.unwrap();
+    }
+
+    async fn status(&self) -> Option<VmStatus> {
+        self.bus.call(List {}).await.unwrap().vms.into_iter().next()
+    }
+
+    async fn until(&self, what: &str, check: impl Fn(Option<VmStatus>) -> bool) {
+        for _ in 0..500 {
+            if check(self.status().await) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("not {what}: {:?}", self.status().await);
+    }
+
+    async fn until_running(&self) {
+        self.until("running", |vm| vm.is_some_and(|vm| vm.state == State::Running)).await;
+    }
+}
+
+fn code(code: i32) -> Exit {
+    Exit { code: Some(code), signal: None, oom: false }
+}
+
+#[tokio::test]
+async fn a_vm_gets_what_it_needs_by_descriptor_and_all_of_it_back() {
+    let node = Node::start().await;
+    node.ensure(Restart::Always).await;
+    node.until_running().await;
+    let status = node.status().await.unwrap();
+    assert_eq!(status.address, Some("10.1.0.2".parse().unwrap()));
+    {
+        let mut starts = node.world.starts.lock().unwrap();
+        let (start, fds) = &mut starts[0];
+        assert_eq!(start.fds, ["kvm", "kernel", "initramfs", "console", "disk-0", "net-0", "spec"]);
+        assert_eq!((start.template.as_str(), start.slot), ("vm", 0));
+        assert_eq!(start.limits.memory, Some(vm(Restart::Always).charged().0));
+        let file = |fd: &OwnedFd| std::fs::File::from(fd.try_clone().unwrap());
+        let mut text = String::new();
+        file(&fds[6]).read_to_string(&mut text).unwrap();
+        let spec: Spec = serde_json::from_str(&text).unwrap();
+        spec.validate().unwrap();
+        assert_eq!(
+            (spec.cpus, spec.memory.0, spec.disks.len(), spec.nets.len()),
+            (1, 256 << 20, 1, 1)
+        );
+        // The guest writes to its console.
+        let ring = file(&fds[3]);
+        ring.write_all_at(b"hello\n", 4096).unwrap();
+        ring.write_all_at(&6u64.to_le_bytes(), 16).unwrap();
+    }
+    let read = |from, follow| ReadLog { twin: twin(), name: hello(), from, follow };
+    let chunk = node.bus.call(read(0, false)).await.unwrap();
+    assert_eq!((chunk.data.as_str(), chunk.next), ("aGVsbG8K", 6));
+    let mut follow = node.bus.watch(read(6, true)).await.unwrap();
+    assert_eq!(follow.next().await.unwrap().unwrap().next, 6);
+
+    node.bus.call(Remove { twin: twin(), name: hello() }).await.unwrap();
+    assert!(node.status().await.is_none());
+    // The follower's stream ends with the VM.
+    while let Some(chunk) = follow.next().await {
+        chunk.unwrap();
+    }
+    let log = node.world.log.lock().unwrap().clone();
+    assert_eq!(log, ["stop 10000", "close taps of web/hello", "close web/data"]);
+    assert!(node.world.units.borrow().is_empty());
+    node.bus.call(Remove { twin: twin(), name: hello() }).await.unwrap();
+    let error = node.bus.call(read(0, false)).await.unwrap_err();
+    assert!(matches!(error, CallError::NotFound { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_guest_that_reboots_is_started_again_at_once() {
+    let node = Node::start().await;
+    node.ensure(Restart::OnFailure).await;
+    node.until_running().await;
+    node.world.end(code(3));
+    node.until("restarted", |vm| vm.is_some_and(|vm| vm.restarts == 1)).await;
+    node.until_running().await;
+    assert_eq!(node.world.starts(), 2);
+    node.world.end(code(0));
+    node.until("stopped", |vm| vm.is_some_and(|vm| matches!(vm.state, State::Stopped { .. })))
+        .await;
+}
+
+#[tokio::test]
+async fn a_killed_vmd_touches_no_vm_and_its_successor_misses_no_end() {
+    let mut node = Node::start().await;
+    node.ensure(Restart::Always).await;
+    node.until_running().await;
+    node.kill_vmd();
+    assert_eq!(node.world.units.borrow()[&unit_name()].state, UnitState::Running);
+    node.start_vmd();
+    node.until_running().await;
+    node.ensure(Restart::Always).await;
+    assert_eq!((node.world.starts(), node.status().await.unwrap().restarts), (1, 0));
+    assert_eq!(node.status().await.unwrap().address, Some("10.1.0.2".parse().unwrap()));
+
+    node.kill_vmd();
+    node.world.end(code(3));
+    node.start_vmd();
+    node.until("restarted", |vm| vm.is_some_and(|vm| vm.restarts == 1)).await;
+    node.until_running().await;
+    assert_eq!(node.world.starts(), 2);
+    assert!(node.world.log.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn without_virtualization_the_vm_waits_and_the_farmer_is_told() {
+    let node = Node::start().await;
+    std::fs::remove_file(node.folder.path().join("kvm")).unwrap();
+    node.ensure(Restart::Always).await;
+    let degraded =
+        |vm: Option<VmStatus>| vm.is_some_and(|vm| matches!(vm.state, State::Degraded { .. }));
+    node.until("degraded", degraded).await;
+    assert_eq!(node.faults.list()[0].id, "vm.no-kvm");
+    assert!(node.faults.list()[0].detail.contains("firmware"));
+    // Enabled: it heals by itself.
+    std::fs::write(node.folder.path().join("kvm"), "").unwrap();
+    node.until_running().await;
+    assert!(node.faults.list().is_empty());
+}
+
+#[tokio::test]
+async fn a_drained_node_starts_no_vm() {
+    let node = Node::start().await;
+    node.ensure(Restart::Always).await;
+    node.until_running().await;
+    node.bus.call(Drain { deadline_ms: 5000 }).await.unwrap();
+    assert!(node.world.units.borrow().values().all(|unit| unit.state == UnitState::Exited));
+    node.ensure(Restart::Always).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(node.world.starts(), 1);
+}
+
+#[tokio::test]
+async fn a_vm_that_nobody_knows_is_stopped() {
+    let mut node = Node::start().await;
+    node.ensure(Restart::Always).await;
+    node.until_running().await;
+    node.kill_vmd();
+    std::fs::remove_file(node.folder.path().join("vms.json")).unwrap();
+    node.start_vmd();
+    for _ in 0..500 {
+        if node.world.units.borrow().is_empty() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it still runs");
+}
