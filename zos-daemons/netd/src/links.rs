@@ -17,7 +17,7 @@ pub struct Nic {
     pub index: u32,
     /// The hardware address.
     pub mac: [u8; 6],
-    /// The device behind it, as its bus names it: `0000:00:03.0`.
+    /// The device behind it, from bus to bus: `…/pci0000:00/0000:00:03.0/virtio0`.
     pub path: String,
     /// Whether somebody is at the cable's other end; only known while the NIC is up.
     pub carrier: bool,
@@ -44,13 +44,12 @@ fn nic(root: &SysRoot, named: Option<&str>, name: String) -> Option<Nic> {
     if !wired {
         return None;
     }
-    let path = root
-        .link(format!("{base}/device"))
-        .and_then(|target| Some(target.file_name()?.to_string_lossy().into_owned()));
+    let path = std::fs::canonicalize(root.path(format!("{base}/device")))
+        .map_or_else(|_| name.clone(), |path| path.to_string_lossy().into_owned());
     Some(Nic {
         index: attribute("ifindex")?.parse().ok()?,
         mac: parse_mac(&attribute("address")?)?,
-        path: path.unwrap_or_else(|| name.clone()),
+        path,
         carrier: attribute("carrier").as_deref() == Some("1"),
         name,
     })
@@ -59,7 +58,9 @@ fn nic(root: &SysRoot, named: Option<&str>, name: String) -> Option<Nic> {
 /// Whether the farmer lets the node use this NIC.
 pub fn wanted(nic: &Nic, settings: &Settings) -> bool {
     settings.nic.as_ref().is_none_or(|word| {
-        *word == mac_text(nic.mac) || *word == nic.path || *word == nic.name.to_ascii_lowercase()
+        *word == mac_text(nic.mac)
+            || *word == nic.name.to_ascii_lowercase()
+            || nic.path.to_ascii_lowercase().split('/').any(|part| part == word)
     })
 }
 
@@ -93,8 +94,6 @@ mod tests {
             if let Some(device) = device {
                 std::os::unix::fs::symlink(format!("../../../{device}"), base.join("device"))
                     .unwrap();
-            }
-            if let Some(device) = device {
                 fs::create_dir_all(dir.path().join("sys").join(device)).unwrap();
             }
         }
@@ -108,8 +107,8 @@ mod tests {
         };
         let dir = machine(&[
             ("lo", &[("type", "772"), ("ifindex", "1"), ("address", "00:00:00:00:00:00")], None),
-            ("eth0", &ether("2", "52:54:00:00:00:02"), Some("0000:00:05.0")),
-            ("eth1", &ether("3", "52:54:00:00:00:01"), Some("0000:00:03.0")),
+            ("eth0", &ether("2", "52:54:00:00:00:02"), Some("devices/0000:00:05.0/virtio2")),
+            ("eth1", &ether("3", "52:54:00:00:00:01"), Some("devices/0000:00:03.0/virtio11")),
             ("zvm0", &ether("4", "02:00:00:00:00:01"), None),
             ("ib0", &[("type", "32"), ("ifindex", "5"), ("address", "52:54:00:00:00:07")], None),
         ]);
@@ -117,7 +116,7 @@ mod tests {
         let nics = read(&SysRoot::at(dir.path()), &Settings::default());
         let names: Vec<_> = nics.iter().map(|nic| nic.name.as_str()).collect();
         assert_eq!(names, ["eth1", "eth0"]);
-        assert_eq!((nics[0].index, nics[0].path.as_str()), (3, "0000:00:03.0"));
+        assert_eq!(nics[0].index, 3);
 
         let check = |word: &str, expected: &[&str]| {
             let settings = Settings { nic: Some(word.to_owned()), ..Settings::default() };
@@ -126,6 +125,7 @@ mod tests {
         };
         check("52:54:00:00:00:02", &["eth0"]);
         check("0000:00:03.0", &["eth1"]);
+        check("virtio2", &["eth0"]);
         check("eth1", &["eth1"]);
         check("eth7", &[]);
     }

@@ -90,6 +90,18 @@ enum Rules {
     Unknown,
     /// These stand.
     Loaded(State),
+    /// Loading failed; it is tried again at a point in time.
+    Failed(Duration),
+}
+
+impl Rules {
+    fn may_become(&self, wanted: &State, now: Duration) -> bool {
+        match self {
+            Self::Unknown => true,
+            Self::Loaded(state) => state != wanted,
+            Self::Failed(again) => *again <= now,
+        }
+    }
 }
 
 impl Node {
@@ -274,7 +286,7 @@ impl Node {
         self.nat.choose_subnet(&self.on_link());
         let wanted = self.rules_wanted();
         if let Some(wanted) = wanted
-            && self.rules != Rules::Loaded(wanted.clone())
+            && self.rules.may_become(&wanted, now())
         {
             self.load(wanted).await;
         }
@@ -330,26 +342,24 @@ impl Node {
     }
 
     async fn load(&mut self, state: State) {
-        let loaded = nft::load(&firewall::ruleset(&state)).await;
-        let forward = match loaded {
-            Ok(()) => {
-                self.rules = Rules::Loaded(state);
-                self.faults.clear("net.firewall");
-                "1"
-            }
-            Err(error) => {
-                self.rules = Rules::Unknown;
-                self.retry = Some(now() + RETRY);
-                let cause = CallError::failed(&error);
-                let detail =
-                    format!("VMs have no network, since the firewall isn't loaded: {cause}");
-                self.faults.raise(Fault::new("net.firewall", detail));
-                "0"
-            }
+        let failed = match nft::load(&firewall::ruleset(&state)).await {
+            Ok(()) => sysctl("ipv4/ip_forward", "1").err().map(|error| CallError::failed(&error)),
+            Err(error) => Some(CallError::failed(&error)),
         };
-        if let Err(error) = sysctl("ipv4/ip_forward", forward) {
-            self.later(&error);
+        let Some(cause) = failed else {
+            self.rules = Rules::Loaded(state);
+            self.faults.clear("net.firewall");
+            return;
+        };
+        // What stands there may lack a network of an uplink, so nothing is forwarded.
+        if let Err(error) = sysctl("ipv4/ip_forward", "0") {
+            tracing::error!("{}", CallError::failed(&error));
         }
+        let again = now() + RETRY;
+        self.rules = Rules::Failed(again);
+        self.retry = Some(again);
+        let detail = format!("VMs have no network, since the firewall isn't loaded: {cause}");
+        self.faults.raise(Fault::new("net.firewall", detail));
     }
 
     /// Whether anything changed.
@@ -364,9 +374,6 @@ impl Node {
                     uplink.applied = true;
                     changed = true;
                 }
-                // An address of an earlier life stays until a client has had its say.
-                None if uplink.waiting_since().is_some() => {}
-                None if !uplink.nic.carrier => {}
                 None => {
                     self.kernel.set_gateway(uplink.index, None, uplink.metric()).await?;
                     self.kernel.clear_addresses(uplink.index, None).await?;
@@ -433,12 +440,17 @@ impl Node {
 
     fn describe(&self) -> Network {
         let links = self.by_slot().into_iter().map(|uplink| {
-            let held = self.addresses.iter().filter(|held| held.index == uplink.index);
+            let mut held: Vec<IpNet> = self
+                .addresses
+                .iter()
+                .filter_map(|held| (held.index == uplink.index).then_some(held.net))
+                .collect();
+            held.sort();
             Link {
                 name: uplink.nic.name.clone(),
                 mac: mac_text(uplink.nic.mac),
                 carrier: uplink.nic.carrier,
-                addresses: held.map(|held| held.net.to_string()).collect(),
+                addresses: held.iter().map(IpNet::to_string).collect(),
                 detail: match self.settings.vlan {
                     Some(id) => format!("VLAN {id}, {}", uplink.words()),
                     None => uplink.words().to_owned(),

@@ -5,7 +5,9 @@
 //!                                  │                           └▶ Wish: the address it should have
 //!                                  └─ carrier, addresses: seen in the kernel
 //! ```
-//! An uplink only wishes for an address: the node loads the firewall for it first.
+//! An uplink only wishes for an address: the node loads the firewall for it first. With several
+//! uplinks each has its address and its way out; that of the lowest slot (NICs by their place on the
+//! bus, then as they are plugged in) goes first, by metrics 100, 110, … , and one without a cable is no way.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -56,7 +58,8 @@ pub struct Uplink {
     pub slot: u32,
     /// What it should have.
     pub wish: Option<Wish>,
-    /// Whether what it should have was given to it.
+    /// Whether it has what it should have. An address of an earlier life stays until the client has had
+    /// its say.
     pub applied: bool,
     client: Option<Client>,
     socket: Option<(Arc<PacketSocket>, JoinHandle<()>)>,
@@ -98,7 +101,7 @@ impl Uplink {
         }
         let remembered = remembered(kernel, index, now).await?;
         let client = settings.fixed.is_none().then(|| Client::new(nic.mac, remembered));
-        let (wish, applied, socket) = (None, false, None);
+        let (wish, applied, socket) = (None, true, None);
         Ok(Self { nic, device, index, slot, wish, applied, client, socket, frames })
     }
 

@@ -12,10 +12,16 @@ mod world;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use netd::settings::Settings;
+
 use world::{Vm, World, connects, in_namespace, inside, run, until};
 
 const INET: &str = "203.0.113.80:80";
 const LAN: &str = "192.168.77.1:80";
+
+fn eth0() -> Settings {
+    Settings { nic: Some("eth0".to_owned()), ..Settings::default() }
+}
 
 #[test]
 fn vms_reach_the_internet_and_nothing_else() {
@@ -127,6 +133,81 @@ fn a_restart_takes_nothing_away() {
 }
 
 #[test]
+fn another_network_takes_the_old_address_away() {
+    inside("another_network_takes_the_old_address_away", || {
+        let world = World::start();
+        let node = world.node("eth0");
+        until(|| node.describe().gateway);
+        until(|| {
+            node.describe().links[0].addresses.iter().any(|a| a.starts_with("fd77:")).then_some(())
+        });
+        node.kill();
+
+        run("ip -n lan addr add 192.168.88.1/24 dev lan0");
+        run("ip -n lan addr del 192.168.77.1/24 dev lan0");
+        world.start_dhcp_in("192.168.88");
+        let node = world.node("eth0");
+        until(|| {
+            node.describe().gateway.filter(|gateway| *gateway == Ipv4Addr::new(192, 168, 88, 1))
+        });
+        let addresses = node.describe().links[0].addresses.clone();
+        assert!(addresses[0].starts_with("192.168.88."), "{addresses:?}");
+        assert!(!addresses.iter().any(|a| a.starts_with("192.168.77.")), "{addresses:?}");
+    });
+}
+
+#[test]
+fn an_address_may_be_fixed_and_in_a_vlan() {
+    inside("an_address_may_be_fixed_and_in_a_vlan", || {
+        let world = World::without_dhcp();
+        let get = |key: &str| match key {
+            "nic" => Some("eth0"),
+            "ip" => Some("192.168.99.7/24,192.168.99.1"),
+            "dns" => Some("192.168.99.1"),
+            "vlan" => Some("42"),
+            _ => None,
+        };
+        let (settings, faults) = Settings::parse(get);
+        assert!(faults.is_empty());
+        if !std::process::Command::new("ip")
+            .args("-n lan link add link lan0 name lan0.42 type vlan id 42".split(' '))
+            .status()
+            .is_ok_and(|status| status.success())
+        {
+            eprintln!("skipped: this kernel has no VLANs");
+            return;
+        }
+        run("ip -n lan addr add 192.168.99.1/24 dev lan0.42");
+        run("ip -n lan link set lan0.42 up");
+        let _router = world.serve("lan", "192.168.99.1:80");
+        let node = world.node_with(settings);
+        let network = until(|| Some(node.describe()).filter(|net| net.gateway.is_some()));
+        assert_eq!(network.links[0].detail, "VLAN 42, fixed address");
+        assert_eq!(network.links[0].addresses[0], "192.168.99.7/24");
+        until(|| connects("", "192.168.99.1:80").then_some(()));
+        assert!(node.faults().is_empty(), "{:?}", node.faults());
+    });
+}
+
+#[test]
+#[ignore = "a minute: the shortest lease of dnsmasq"]
+fn a_lease_is_renewed_by_its_server() {
+    inside("a_lease_is_renewed_by_its_server", || {
+        let world = World::start();
+        let node = world.node("eth0");
+        until(|| node.describe().gateway);
+        std::thread::sleep(Duration::from_secs(62));
+        assert_eq!(node.describe().links[0].detail, "dhcp: bound");
+        let line = run("ip -4 addr show dev eth0");
+        let left: u32 = line
+            .split_whitespace()
+            .find_map(|word| word.strip_suffix("sec")?.parse().ok())
+            .unwrap();
+        assert!(left > 90, "{line}");
+    });
+}
+
+#[test]
 fn faults_stand_until_they_heal() {
     inside("faults_stand_until_they_heal", || {
         let world = World::without_dhcp();
@@ -208,7 +289,7 @@ fn alone_as_user_net() {
     }
     assert_eq!(rustix::process::geteuid().as_raw(), 112);
     let state = tempfile::tempdir().unwrap();
-    let node = world::Netd::start("eth0", state.path());
+    let node = world::Netd::start(eth0(), state.path());
     until(|| node.describe().gateway);
     let (tap, _fd) = until(|| node.open("vm1").ok());
     assert_eq!(tap.mac.len(), 17);

@@ -144,6 +144,7 @@ impl World {
             "ip link add eth0 type veth peer name lan0 netns lan",
             "ip -n lan link add up0 type veth peer name up1 netns inet",
             "ip -n lan addr add 192.168.77.1/24 dev lan0",
+            "ip -n lan addr add fd77::1/64 dev lan0",
             "ip -n lan addr add 203.0.113.1/24 dev up0",
             "ip -n inet addr add 203.0.113.80/24 dev up1",
             "ip -n lan link set lo up",
@@ -164,10 +165,21 @@ impl World {
     }
 
     pub(crate) fn start_dhcp(&self) {
+        self.start_dhcp_in("192.168.77");
+    }
+
+    /// A router that has become another: it leases and announces, and knows nothing of before.
+    pub(crate) fn start_dhcp_in(&self, net: &str) {
+        if let Some(mut child) = self.dhcp.borrow_mut().take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let _ = std::fs::remove_file(self.folder.path().join("leases"));
+        }
         let child = Command::new("ip")
             .args(["netns", "exec", "lan", "dnsmasq", "--no-daemon", "--conf-file=/dev/null"])
             .args(["--no-hosts", "--no-resolv", "--interface=lan0", "--bind-interfaces"])
-            .args(["--dhcp-range=192.168.77.50,192.168.77.99,255.255.255.0,2m", "--no-ping"])
+            .arg(format!("--dhcp-range={net}.50,{net}.99,255.255.255.0,2m"))
+            .args(["--no-ping", "--enable-ra", "--dhcp-range=fd77::,ra-only"])
             .args(["--address=/www.zos.test/203.0.113.80", "--dhcp-authoritative", "--user=root"])
             .arg(format!("--dhcp-leasefile={}", self.folder.path().join("leases").display()))
             .stdout(Stdio::null())
@@ -179,7 +191,11 @@ impl World {
 
     /// netd's own part, with its state where an earlier one left it.
     pub(crate) fn node(&self, nic: &str) -> Netd {
-        Netd::start(nic, &self.folder.path().join("state"))
+        self.node_with(Settings { nic: Some(nic.to_owned()), ..Settings::default() })
+    }
+
+    pub(crate) fn node_with(&self, settings: Settings) -> Netd {
+        Netd::start(settings, &self.folder.path().join("state"))
     }
 
     /// Accepts connections in a namespace until it is dropped.
@@ -239,18 +255,17 @@ pub(crate) struct Netd {
 }
 
 impl Netd {
-    pub(crate) fn start(nic: &str, state: &Path) -> Self {
+    pub(crate) fn start(settings: Settings, state: &Path) -> Self {
         std::fs::create_dir_all(state).unwrap();
         let (commands, inbox) = mpsc::channel(4);
         let (tell, known) = watch::channel(false);
         let (kill, killed) = oneshot::channel();
         let faults = FaultBoard::default();
-        let (board, nic) = (faults.clone(), nic.to_owned());
+        let board = faults.clone();
         let thread = thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
-                let settings = Settings { nic: Some(nic), ..Settings::default() };
                 let node = Node::new(SysRoot::host(), settings, board, inbox, tell).unwrap();
                 tokio::select! {
                     () = node.run() => {}
