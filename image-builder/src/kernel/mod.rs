@@ -97,8 +97,6 @@ pub struct Facts {
     pub compiler: String,
     /// Names everything that went in.
     pub key: String,
-    /// How many objects were compiled.
-    pub objects: u64,
 }
 
 impl Kernel {
@@ -132,48 +130,74 @@ impl Kernel {
     }
 }
 
+/// Everything that decides what a build gives.
+struct Recipe {
+    package: String,
+    version: String,
+    compiler: String,
+    asked: Options,
+    key: String,
+}
+
+impl Recipe {
+    fn of(project: &Project, fetcher: &Fetcher, arch: Arch, flavour: Flavour) -> Result<Self> {
+        let package = source_package(fetcher)?;
+        let pin = fetcher.pin(&package, arch)?;
+        let asked = config::merge(&project.kernel_config(), &flavour.fragments(arch))?;
+        tool::require(tool::KERNEL)?;
+        let version = |name: &str| tool::version(&format!("{}{name}", arch.cross()));
+        let compiler = format!("{}; {}", version("gcc")?, version("ld")?);
+        let options = config::text(&asked);
+        let fields = [RECIPE, arch.name(), flavour.name(), &pin.sha256, &compiler, &options];
+        let key = hash_fields(&fields.map(str::as_bytes));
+        Ok(Self { package, version: pin.version.clone(), compiler, asked, key })
+    }
+}
+
+/// A kernel, if it was built before.
+///
+/// # Errors
+/// Missing tools, or fragments that can't be read.
+pub fn cached(
+    project: &Project,
+    fetcher: &Fetcher,
+    arch: Arch,
+    flavour: Flavour,
+) -> Result<Option<Kernel>> {
+    open(fetcher, &Recipe::of(project, fetcher, arch, flavour)?)
+}
+
+fn open(fetcher: &Fetcher, recipe: &Recipe) -> Result<Option<Kernel>> {
+    let done = fetcher.cache.kernel(&recipe.key);
+    if !done.join("facts.json").exists() {
+        return Ok(None);
+    }
+    fetcher.cache.touch(&done);
+    Kernel::open(done).map(Some)
+}
+
 /// Builds a kernel, or takes it from the cache.
 ///
 /// # Errors
 /// Missing tools, options that didn't survive, or make's own error.
 pub fn build(project: &Project, fetcher: &Fetcher, arch: Arch, flavour: Flavour) -> Result<Kernel> {
-    let name = source_package(fetcher)?;
-    let pin = fetcher.pin(&name, arch)?;
-    let asked = config::merge(&project.kernel_config(), &flavour.fragments(arch))?;
-    tool::require(tool::KERNEL)?;
-    let compiler = format!(
-        "{}; {}",
-        tool::version(&format!("{}gcc", arch.cross()))?,
-        tool::version(&format!("{}ld", arch.cross()))?
-    );
-    let options = config::text(&asked);
-    let fields = [RECIPE, arch.name(), flavour.name(), &pin.sha256, &compiler, &options];
-    let key = hash_fields(&fields.map(str::as_bytes));
-
-    let done = fetcher.cache.kernel(&key);
-    if done.join("facts.json").exists() {
-        fetcher.cache.touch(&done);
-        return Kernel::open(done);
+    let recipe = Recipe::of(project, fetcher, arch, flavour)?;
+    if let Some(kernel) = open(fetcher, &recipe)? {
+        return Ok(kernel);
     }
-    let dir = fetcher.cache.build(&pin.version);
-    let source = unpack(fetcher, &name, arch, &dir)?;
-    let job =
-        Job { arch, flavour, source, objects: dir.join(format!("{flavour}-{arch}")), fetcher };
-    let got = job.configure(&options)?;
-    let lost = config::lost(&asked, &got);
+    let dir = fetcher.cache.build(&recipe.version);
+    let source = unpack(fetcher, &recipe.package, arch, &dir)?;
+    let objects = dir.join(format!("{flavour}-{arch}"));
+    let job = Job { arch, flavour, source, objects, fetcher };
+    let lost = config::lost(&recipe.asked, &job.configure(&config::text(&recipe.asked))?);
     if !lost.is_empty() {
         return Err(Error::Options { kernel: format!("{flavour} {arch}"), lost });
     }
-    let compiled = job.compile()?;
-    let facts = Facts {
-        flavour: flavour.name().into(),
-        release: read_text(&job.objects.join("include/config/kernel.release"))?.trim().into(),
-        source: pin.version.clone(),
-        compiler,
-        key,
-        objects: compiled,
-    };
-    job.keep(&done, &facts)?;
+    job.compile()?;
+    let release = read_text(&job.objects.join("include/config/kernel.release"))?.trim().to_owned();
+    let Recipe { version: source, compiler, key, .. } = recipe;
+    let done = fetcher.cache.kernel(&key);
+    job.keep(&done, &Facts { flavour: flavour.name().into(), release, source, compiler, key })?;
     Kernel::open(done)
 }
 
@@ -222,8 +246,8 @@ impl Job<'_> {
         config::parse(".config", &read_text(&self.objects.join(".config"))?)
     }
 
-    /// Runs make with a line now and then; gives the number of objects.
-    fn compile(&self) -> Result<u64> {
+    /// Runs make with a line now and then.
+    fn compile(&self) -> Result<()> {
         let (flavour, arch) = (self.flavour, self.arch);
         let counted = self.objects.join("objects.count");
         let total = read_text(&counted)
@@ -264,7 +288,7 @@ impl Job<'_> {
             meter.done(),
             span(meter.elapsed(Instant::now()))
         ));
-        Ok(meter.done())
+        Ok(())
     }
 
     /// make with everything that would make two builds differ set to one value.
