@@ -10,8 +10,7 @@
 //! Requests repeat after 1, 2, 4 ... 32 s, for ever. All are broadcast, and ask for a broadcast
 //! answer: an interface without an address hears no other.
 
-use dhcproto::v4::{DhcpOption, Flags, Message, MessageType, Opcode, OptionCode};
-use dhcproto::{Decodable, Decoder, Encodable};
+use super::packet::{Answer, Kind, Question, option};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -98,46 +97,42 @@ impl Client {
             }
             _ => {}
         }
-        let message = match &self.state {
-            State::Selecting => self.message(MessageType::Discover, Ipv4Addr::UNSPECIFIED, None),
-            State::Requesting(lease) => {
-                self.message(MessageType::Request, Ipv4Addr::UNSPECIFIED, Some(lease))
-            }
+        let none = Ipv4Addr::UNSPECIFIED;
+        let question = match &self.state {
+            State::Selecting => self.question(Kind::Discover, none, None),
+            State::Requesting(lease) => self.question(Kind::Request, none, Some(lease)),
             State::Bound { lease, .. } | State::Renewing { lease, .. } => {
-                self.message(MessageType::Request, lease.address, None)
+                self.question(Kind::Request, lease.address, None)
             }
         };
         let pause = FIRST_PAUSE * (1 << self.tries.min(5));
         self.next = now + pause.min(LONGEST_PAUSE);
         self.tries += 1;
-        Turn { send: message.to_vec().ok(), change, wake: self.next }
+        Turn { send: Some(question.to_bytes()), change, wake: self.next }
     }
 
     /// A packet came.
     pub(super) fn receive(&mut self, now: Duration, packet: &[u8]) -> Option<Change> {
-        let message = Message::decode(&mut Decoder::new(packet)).ok()?;
-        let is_ours = message.opcode() == Opcode::BootReply
-            && message.xid() == self.transaction
-            && message.chaddr() == self.mac;
-        let kind = message.opts().msg_type().filter(|_| is_ours)?;
-        match (&self.state, kind) {
-            (State::Selecting, MessageType::Offer) => {
-                let lease = lease(&message)?;
+        let answer = Answer::parse(packet)
+            .filter(|answer| (answer.transaction, answer.mac) == (self.transaction, self.mac))?;
+        match (&self.state, answer.kind) {
+            (State::Selecting, Kind::Offer) => {
+                let lease = lease(&answer)?;
                 self.enter(State::Requesting(lease), now);
                 None
             }
-            (State::Requesting(_) | State::Renewing { .. }, MessageType::Ack) => {
-                let lease = lease(&message)?;
+            (State::Requesting(_) | State::Renewing { .. }, Kind::Ack) => {
+                let lease = lease(&answer)?;
                 self.next = now + lease.time / 2;
                 self.tries = 0;
                 self.state = State::Bound { lease: lease.clone(), since: now };
                 Some(Change::Bound(lease))
             }
-            (State::Requesting(_), MessageType::Nak) => {
+            (State::Requesting(_), Kind::Nak) => {
                 self.enter(State::Selecting, now + FIRST_PAUSE);
                 None
             }
-            (State::Renewing { lease, .. }, MessageType::Nak) => {
+            (State::Renewing { lease, .. }, Kind::Nak) => {
                 let lost = Change::Lost(lease.clone());
                 self.enter(State::Selecting, now);
                 Some(lost)
@@ -152,55 +147,29 @@ impl Client {
         self.next = at;
     }
 
-    fn message(&self, kind: MessageType, own: Ipv4Addr, offer: Option<&Lease>) -> Message {
-        let zero = Ipv4Addr::UNSPECIFIED;
-        let mut message = Message::new_with_id(self.transaction, own, zero, zero, zero, &self.mac);
-        message.set_flags(Flags::default().set_broadcast());
-        let options = message.opts_mut();
-        options.insert(DhcpOption::MessageType(kind));
-        options.insert(DhcpOption::ParameterRequestList(vec![
-            OptionCode::SubnetMask,
-            OptionCode::Router,
-            OptionCode::DomainNameServer,
-            OptionCode::AddressLeaseTime,
-        ]));
-        if let Some(offer) = offer {
-            options.insert(DhcpOption::RequestedIpAddress(offer.address));
-            options.insert(DhcpOption::ServerIdentifier(offer.server));
-        }
-        message
+    fn question(&self, kind: Kind, own: Ipv4Addr, offer: Option<&Lease>) -> Question {
+        let offer = offer.map(|lease| (lease.address, lease.server));
+        Question { kind, transaction: self.transaction, mac: self.mac, own, offer }
     }
 }
 
 /// The lease in an offer or acknowledgement, if it is one that an interface can have.
-fn lease(message: &Message) -> Option<Lease> {
-    let address = message.yiaddr();
-    let options = message.opts();
-    let mask = match options.get(OptionCode::SubnetMask) {
-        Some(DhcpOption::SubnetMask(mask)) => u32::from(*mask),
-        _ => 0xffff_ff00,
-    };
+fn lease(answer: &Answer<'_>) -> Option<Lease> {
+    let address = answer.yours;
+    let mask = answer.number(option::MASK).unwrap_or(0xffff_ff00);
     let prefix = u8::try_from(mask.leading_ones()).ok()?;
     let is_whole = mask.count_ones() == mask.leading_ones();
     let is_host = !address.is_unspecified() && !address.is_multicast() && !address.is_broadcast();
-    let server = match options.get(OptionCode::ServerIdentifier) {
-        Some(DhcpOption::ServerIdentifier(server)) => *server,
-        _ => message.siaddr(),
+    let time = answer.number(option::LEASE_TIME).map(|s| Duration::from_secs(s.into()));
+    let lease = Lease {
+        address,
+        prefix,
+        router: answer.addresses(option::ROUTER).first().copied(),
+        dns: answer.addresses(option::DNS),
+        server: answer.addresses(option::SERVER).first().copied()?,
+        time: time.unwrap_or(DEFAULT_LEASE).max(SHORTEST_LEASE),
     };
-    let router = match options.get(OptionCode::Router) {
-        Some(DhcpOption::Router(routers)) => routers.first().copied(),
-        _ => None,
-    };
-    let dns = match options.get(OptionCode::DomainNameServer) {
-        Some(DhcpOption::DomainNameServer(servers)) => servers.clone(),
-        _ => Vec::new(),
-    };
-    let time = match options.get(OptionCode::AddressLeaseTime) {
-        Some(DhcpOption::AddressLeaseTime(seconds)) => Duration::from_secs((*seconds).into()),
-        _ => DEFAULT_LEASE,
-    };
-    let time = time.max(SHORTEST_LEASE);
-    (is_whole && is_host).then_some(Lease { address, prefix, router, dns, server, time })
+    (is_whole && is_host).then_some(lease)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 
 mod dhcp;
 mod link;
+mod packet;
 
 use dhcp::{Change, Client, Lease};
 use link::Link;

@@ -15,6 +15,8 @@
 
 pub mod blk;
 mod chain;
+#[cfg(test)]
+mod driver;
 mod interrupt;
 pub mod net;
 mod queue;

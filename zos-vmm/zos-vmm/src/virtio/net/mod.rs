@@ -112,7 +112,7 @@ impl Backend for Net {
             receiver.refill(memory, interrupt)?;
             Ok(Share::Done)
         } else {
-            transmitter.send(memory, interrupt, &self.tap)
+            transmitter.send(memory, interrupt, self.tap.as_fd())
         }
     }
 
@@ -125,7 +125,7 @@ impl Backend for Net {
     fn outside_ready(&mut self) -> Result<(), Broken> {
         let Some(active) = &mut self.active else { return Ok(()) };
         let Active { memory, interrupt, receiver, .. } = active;
-        receiver.receive(memory, interrupt, &self.tap)
+        receiver.receive(memory, interrupt, self.tap.as_fd())
     }
 
     fn reset(&mut self) {

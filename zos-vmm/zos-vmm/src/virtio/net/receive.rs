@@ -13,11 +13,12 @@
 //! | chains too small for any frame | without room the tap isn't read; frames are lost there |
 //! | a chain that is malformed or read-only | given back empty, never used |
 
-use super::{ActiveQueue, HEADER_BYTES, Interrupt, Tap};
+use super::{ActiveQueue, HEADER_BYTES, Interrupt};
 use crate::memory::{GuestMemory, IoVecs};
 use crate::virtio::{Broken, Chain, SHARE, Used};
 use std::collections::VecDeque;
 use std::io::ErrorKind;
+use std::os::fd::BorrowedFd;
 
 /// Where `num_buffers` stands in the header.
 const NUM_BUFFERS_AT: usize = 10;
@@ -111,7 +112,7 @@ impl Receiver {
         &mut self,
         memory: &GuestMemory,
         interrupt: &Interrupt,
-        tap: &Tap,
+        tap: BorrowedFd<'_>,
     ) -> Result<(), Broken> {
         for _ in 0..SHARE {
             if !self.has_room() {

@@ -6,9 +6,10 @@
 //! | a header that lies about checksums or segments | the tap's kernel refuses it: dropped |
 //! | more frames than the tap takes | dropped, as on a full wire |
 
-use super::{ActiveQueue, HEADER_BYTES, Interrupt, LARGEST_FRAME, Share, Tap};
+use super::{ActiveQueue, HEADER_BYTES, Interrupt, LARGEST_FRAME, Share};
 use crate::memory::GuestMemory;
 use crate::virtio::{Broken, Chain, SHARE};
+use std::os::fd::BorrowedFd;
 
 #[derive(Debug)]
 pub(super) struct Transmitter {
@@ -26,7 +27,7 @@ impl Transmitter {
         &mut self,
         memory: &GuestMemory,
         interrupt: &Interrupt,
-        tap: &Tap,
+        tap: BorrowedFd<'_>,
     ) -> Result<Share, Broken> {
         self.queue.quiet(memory)?;
         for _ in 0..SHARE {

@@ -147,7 +147,8 @@ impl Registers {
                 let value = match offset & !7 {
                     at::QUEUE_DESC => of_queue(|q| q.desc),
                     at::QUEUE_DRIVER => of_queue(|q| q.driver),
-                    _ => of_queue(|q| q.device),
+                    at::QUEUE_DEVICE.. => of_queue(|q| q.device),
+                    _ => return None,
                 };
                 match (offset & 4, length) {
                     (0, 8) => (value, 8),

@@ -99,7 +99,7 @@ fn queue_registers_freeze_when_enabled() {
     features_ok(&mut registers);
     for (size, right) in [(0u16, false), (3, false), (512, false), (128, true)] {
         registers.write(at::QUEUE_SIZE, &size.to_le_bytes());
-        assert_eq!(get(&registers, at::QUEUE_SIZE, 2) == size.into(), right, "{size}");
+        assert_eq!(get(&registers, at::QUEUE_SIZE, 2) == u64::from(size), right, "{size}");
     }
     registers.write(at::QUEUE_DESC, &0x1000u32.to_le_bytes());
     registers.write(at::QUEUE_DESC + 4, &1u32.to_le_bytes());
@@ -120,11 +120,11 @@ fn vectors_past_the_table_read_back_as_none() {
     for (vector, kept) in [(0u16, true), (2, true), (3, false), (0x7fff, false)] {
         registers.write(at::CONFIG_MSIX_VECTOR, &vector.to_le_bytes());
         let back = get(&registers, at::CONFIG_MSIX_VECTOR, 2);
-        assert_eq!(back, if kept { vector } else { VECTOR_NONE }.into());
+        assert_eq!(back, u64::from(if kept { vector } else { VECTOR_NONE }));
     }
     registers.write(at::QUEUE_SELECT, &[9, 0]);
     registers.write(at::QUEUE_MSIX_VECTOR, &[0, 0]);
-    assert_eq!(get(&registers, at::QUEUE_MSIX_VECTOR, 2), VECTOR_NONE.into());
+    assert_eq!(get(&registers, at::QUEUE_MSIX_VECTOR, 2), u64::from(VECTOR_NONE));
     assert_eq!(get(&registers, at::QUEUE_SIZE, 2), 0);
 }
 

@@ -1,0 +1,232 @@
+//! The guest's side, for tests: a queue laid out in memory, and a driver that speaks to a function
+//! through its registers as a kernel does, or as one never would.
+
+use super::{Backend, F_VERSION_1, Interrupt, IoEvents, Profile, Surroundings, Vectors, VirtioPci};
+use crate::event::Event;
+use crate::memory::GuestMemory;
+use crate::pci::{Function, MsiSink, Msix};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use virtio_queue::{Queue, QueueT};
+use vm_memory::{Bytes, GuestAddress};
+
+/// Where the tests' buffers begin; queues lie below.
+pub(super) const BUFFERS: u64 = 0x10_0000;
+/// Bytes of the tests' memory.
+pub(super) const MEMORY: usize = 4 << 20;
+const SIZE: u16 = 16;
+const WRITE: u16 = 2;
+const NEXT: u16 = 1;
+
+/// Memory of a small guest.
+pub(super) fn memory() -> GuestMemory {
+    crate::memory::create(&[(GuestAddress(0), MEMORY)]).unwrap()
+}
+
+/// A buffer: address, length, whether the device may write it.
+pub(super) type Buffer = (u64, u32, bool);
+
+/// A queue as the guest lays it out: descriptors, available ring, used ring.
+pub(super) struct GuestQueue {
+    memory: GuestMemory,
+    pub(super) base: u64,
+    available: u16,
+    next: u16,
+}
+
+impl GuestQueue {
+    pub(super) fn new(memory: &GuestMemory, index: u64) -> Self {
+        let base = 0x1_0000 * (index + 1);
+        Self { memory: memory.clone(), base, available: 0, next: 0 }
+    }
+
+    pub(super) fn rings(&self) -> [u64; 3] {
+        [self.base, self.base + 0x1000, self.base + 0x2000]
+    }
+
+    /// The device's view of it, for tests without a transport.
+    pub(super) fn queue(&self) -> Queue {
+        let mut queue = Queue::new(256).unwrap();
+        let [desc, avail, used] = self.rings().map(|address| u32::try_from(address).ok());
+        queue.set_size(SIZE);
+        queue.set_desc_table_address(desc, Some(0));
+        queue.set_avail_ring_address(avail, Some(0));
+        queue.set_used_ring_address(used, Some(0));
+        queue.set_ready(true);
+        assert!(queue.is_valid(&self.memory));
+        queue
+    }
+
+    /// Writes one descriptor as it is told.
+    pub(super) fn describe(&self, at: u16, buffer: Buffer, next: Option<u16>) {
+        let (address, length, writable) = buffer;
+        let flags = next.map_or(0, |_| NEXT) | if writable { WRITE } else { 0 };
+        let entry = self.base + u64::from(at) * 16;
+        self.memory.write_obj(address, GuestAddress(entry)).unwrap();
+        self.memory.write_obj(length, GuestAddress(entry + 8)).unwrap();
+        self.memory.write_obj(flags, GuestAddress(entry + 12)).unwrap();
+        self.memory.write_obj(next.unwrap_or(0), GuestAddress(entry + 14)).unwrap();
+    }
+
+    /// Makes a chain of buffers available; returns its head.
+    pub(super) fn offer(&mut self, buffers: &[Buffer]) -> u16 {
+        let head = self.next;
+        for (index, buffer) in buffers.iter().enumerate() {
+            let next = (self.next + 1) % SIZE;
+            let has_next = index + 1 < buffers.len();
+            self.describe(self.next, *buffer, has_next.then_some(next));
+            self.next = next;
+        }
+        self.offer_head(head);
+        head
+    }
+
+    /// Makes a head available, whatever it is.
+    pub(super) fn offer_head(&mut self, head: u16) {
+        let entry = self.base + 0x1004 + u64::from(self.available % SIZE) * 2;
+        self.memory.write_obj(head, GuestAddress(entry)).unwrap();
+        self.set_available(self.available.wrapping_add(1));
+    }
+
+    /// Writes the available index, whatever it is.
+    pub(super) fn set_available(&mut self, index: u16) {
+        self.available = index;
+        self.memory.write_obj(index, GuestAddress(self.base + 0x1002)).unwrap();
+    }
+
+    /// Everything that came back: head and length.
+    pub(super) fn used(&self) -> Vec<(u32, u32)> {
+        let count: u16 = self.memory.read_obj(GuestAddress(self.base + 0x2002)).unwrap();
+        let entry = |index: u16| self.base + 0x2004 + u64::from(index % SIZE) * 8;
+        let word = |address| self.memory.read_obj::<u32>(GuestAddress(address)).unwrap();
+        (0..count).map(|index| (word(entry(index)), word(entry(index) + 4))).collect()
+    }
+}
+
+/// Messages that a function sent: the vector stands in the data.
+#[derive(Default)]
+pub(super) struct Messages(pub(super) Mutex<Vec<u32>>);
+
+impl MsiSink for Messages {
+    fn send(&self, _: u64, data: u32) {
+        self.0.lock().unwrap().push(data);
+    }
+}
+
+/// Kicks come through the BAR.
+struct NoIoEvents;
+
+impl IoEvents for NoIoEvents {
+    fn register(&self, _: u64, _: &Event) {}
+    fn unregister(&self, _: u64, _: &Event) {}
+}
+
+/// An interrupt that goes nowhere, for tests without a transport.
+pub(super) fn interrupt() -> Arc<Interrupt> {
+    let vectors = Arc::new(Vectors::new(2));
+    let msix = Msix::new(vectors.count(), Arc::new(Messages::default()));
+    Arc::new(Interrupt::new(Arc::new(msix), vectors))
+}
+
+/// A driver of one function.
+pub(super) struct Driver {
+    pub(super) memory: GuestMemory,
+    pub(super) function: VirtioPci,
+    pub(super) queues: Vec<GuestQueue>,
+    pub(super) messages: Arc<Messages>,
+}
+
+impl Driver {
+    pub(super) fn new(profile: Profile, backend: Box<dyn Backend>) -> Self {
+        let memory = memory();
+        let messages = Arc::new(Messages::default());
+        let count = profile.queues.len() as u64;
+        let around = Surroundings {
+            memory: &memory,
+            messages: messages.clone(),
+            io_events: Arc::new(NoIoEvents),
+            bar: 0xc000_0000,
+        };
+        let function = VirtioPci::new("test", profile, backend, around, || {}).unwrap();
+        let queues = (0..count).map(|index| GuestQueue::new(&memory, index)).collect();
+        Self { memory, function, queues, messages }
+    }
+
+    pub(super) fn write(&mut self, offset: u32, data: &[u8]) {
+        self.function.bar_write(offset, data);
+    }
+
+    pub(super) fn status(&mut self) -> u8 {
+        let mut status = [0];
+        self.function.bar_read(0x14, &mut status);
+        status[0]
+    }
+
+    /// The way of a good driver, up to DRIVER_OK.
+    pub(super) fn start(&mut self, features: u64) {
+        self.function.config_write(4, &[2, 0]);
+        // The MSI-X capability stands first, at 0x40; its control word two bytes on.
+        self.function.config_write(0x42, &[0, 0x80]);
+        for vector in 0..=self.queues.len() as u32 {
+            self.write(0x4000 + vector * 16, &0xfee0_0000u64.to_le_bytes());
+            self.write(0x4008 + vector * 16, &vector.to_le_bytes());
+            self.write(0x400c + vector * 16, &[0; 4]);
+        }
+        self.write(0x14, &[1]);
+        self.write(0x14, &[3]);
+        let features = features | F_VERSION_1;
+        for half in 0..2u32 {
+            self.write(0x08, &half.to_le_bytes());
+            self.write(0x0c, &((features >> (32 * half)) as u32).to_le_bytes());
+        }
+        self.write(0x14, &[11]);
+        assert_eq!(self.status(), 11);
+        let queue_count = self.queues.len() as u16;
+        self.write(0x10, &queue_count.to_le_bytes());
+        for index in 0..queue_count {
+            self.write(0x16, &index.to_le_bytes());
+            self.write(0x18, &SIZE.to_le_bytes());
+            self.write(0x1a, &index.to_le_bytes());
+            for (register, ring) in
+                [0x20, 0x28, 0x30].into_iter().zip(self.queues[usize::from(index)].rings())
+            {
+                self.write(register, &(ring as u32).to_le_bytes());
+                self.write(register + 4, &[0; 4]);
+            }
+            self.write(0x1c, &[1, 0]);
+        }
+        self.write(0x14, &[15]);
+    }
+
+    /// Resets the device and forgets the queues.
+    pub(super) fn reset(&mut self) {
+        self.write(0x14, &[0]);
+        self.memory.write_slice(&[0; 0x10_0000], GuestAddress(0)).unwrap();
+        let count = self.queues.len() as u64;
+        self.queues = (0..count).map(|index| GuestQueue::new(&self.memory, index)).collect();
+    }
+
+    pub(super) fn kick(&mut self, queue: u32) {
+        self.write(0x3000 + queue * 4, &(queue as u16).to_le_bytes());
+    }
+
+    /// Offers a chain, kicks, and waits for it to come back; tells how many bytes were written.
+    pub(super) fn request(&mut self, buffers: &[Buffer]) -> u32 {
+        let before = self.queues[0].used().len();
+        let head = self.queues[0].offer(buffers);
+        self.kick(0);
+        self.wait(|driver| driver.queues[0].used().len() > before);
+        let (back, length) = self.queues[0].used()[before];
+        assert_eq!(back, u32::from(head));
+        length
+    }
+
+    /// Waits until something is true; fails after five seconds.
+    pub(super) fn wait(&mut self, mut right: impl FnMut(&mut Self) -> bool) {
+        let start = Instant::now();
+        while !right(self) {
+            assert!(start.elapsed() < Duration::from_secs(5), "it never came");
+            std::thread::yield_now();
+        }
+    }
+}
