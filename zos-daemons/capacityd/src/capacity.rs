@@ -4,11 +4,11 @@
 //! |----------|------|
 //! | cru      | nothing: the node's own work is small, and its cgroup has its weight |
 //! | mru      | what the kernel took, what the node uses now, and 1/64 of all for page tables, watermarks and growth; in steps of 16 MiB, at least 208 MiB, or a quarter where that is less |
-//! | sru, hru | 1 GiB for the state on each pool that holds it, or an eighth where that is less |
+//! | sru, hru | nothing: a pool's size is what storaged gives to volumes, its own part taken off |
 
 use zos_types::deployment::Class;
 use zos_types::machine::Pool;
-use zos_types::unit::{GIB, MIB};
+use zos_types::unit::MIB;
 use zos_types::{Amount, Capacity};
 
 use crate::Inventory;
@@ -17,8 +17,6 @@ use crate::Inventory;
 const FLOOR: u64 = 208 * MIB;
 /// The kept memory comes in these steps, so that it does not change with each measurement.
 const STEP: u64 = 16 * MIB;
-/// Kept on a pool for the node's state.
-const STATE: u64 = GIB;
 
 /// What a machine with these pools has to give; nothing of it used.
 pub fn capacity(inventory: &Inventory, pools: &[Pool]) -> Capacity {
@@ -39,16 +37,15 @@ fn kept_memory(inventory: &Inventory) -> u64 {
 }
 
 fn storage(pools: &[Pool], class: Class) -> Amount {
-    let of_class = || pools.iter().filter(|pool| pool.class == class);
-    let total = of_class().fold(0u64, |sum, pool| sum.saturating_add(pool.size.0));
-    let kept = of_class().filter(|pool| pool.state).map(|pool| STATE.min(pool.size.0 / 8)).sum();
-    Amount::new(total, kept)
+    let of_class = pools.iter().filter(|pool| pool.class == class);
+    Amount::new(of_class.fold(0u64, |sum, pool| sum.saturating_add(pool.size.0)), 0)
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use zos_types::Bytes;
+    use zos_types::unit::GIB;
 
     use super::*;
 
@@ -88,8 +85,8 @@ mod tests {
         let pools =
             [pool(Class::Ssd, 100, true), pool(Class::Ssd, 50, false), pool(Class::Hdd, 4, true)];
         let capacity = capacity(&memory(0, 0, 0), &pools);
-        assert_eq!(capacity.sru, Amount::new(150 * GIB, GIB));
-        assert_eq!(capacity.hru, Amount::new(4 * GIB, GIB / 2));
+        assert_eq!(capacity.sru, Amount::new(150 * GIB, 0));
+        assert_eq!(capacity.hru, Amount::new(4 * GIB, 0));
         assert_eq!(capacity.ipv4, Amount::default());
     }
 

@@ -255,7 +255,9 @@ impl Brain {
         });
         self.faults.replace("provision.orphan-volumes", orphans);
         let steps = plan(&desired, &actual);
-        let pending = !steps.is_empty();
+        // A disk that comes late is to be noticed soon.
+        let missing = desired.volumes.keys().any(|key| !actual.volumes.contains(key));
+        let pending = missing || !steps.is_empty();
         for step in state.attempts.begin(self.millis(), steps) {
             let brain = Arc::clone(self);
             tokio::spawn(async move {
