@@ -7,11 +7,13 @@
 //! The **id** of a disk is stable over boots and slots: the world-wide id if the device has one, else
 //! model and serial, else the path of its slot (which is then all we have; [`Disk::id_is_slot`]).
 
+use std::fs::File;
 use std::path::PathBuf;
 
 use crate::SysRoot;
 use crate::error::Result;
 
+mod gpt;
 mod partition;
 mod uevent;
 pub use partition::add_partition;
@@ -103,7 +105,8 @@ pub struct Partition {
     pub start: u64,
     /// Size in bytes.
     pub size: u64,
-    /// GPT's unique id of the partition, lower case with dashes (or `disk signature-number` of an MBR).
+    /// GPT's unique id of the partition, lower case with dashes; only for who may read the disk where the kernel
+    /// doesn't tell it (before 6.13).
     pub uuid: Option<String>,
     /// GPT's name of the partition.
     pub label: Option<String>,
@@ -165,6 +168,9 @@ pub fn disk(root: &SysRoot, name: String) -> Option<Disk> {
         .filter_map(|entry| partition(root, &dir, entry))
         .collect();
     partitions.sort_by_key(|partition| partition.number);
+    if partitions.iter().any(|partition| partition.uuid.is_none()) {
+        add_unique_ids(root, &name, &mut partitions);
+    }
     Some(Disk {
         kind,
         bus: bus(&name, &place),
@@ -187,6 +193,18 @@ pub fn disk(root: &SysRoot, name: String) -> Option<Disk> {
         partitions,
         name,
     })
+}
+
+/// Asks the disk itself where the kernel doesn't tell; who may not read the disk goes without.
+fn add_unique_ids(root: &SysRoot, disk: &str, partitions: &mut [Partition]) {
+    let block = root.parse(format!("/sys/block/{disk}/queue/logical_block_size")).unwrap_or(512);
+    let ids = File::open(root.path(device_path(disk)))
+        .ok()
+        .and_then(|mut file| gpt::unique_ids(&mut file, block))
+        .unwrap_or_default();
+    for partition in partitions.iter_mut().filter(|partition| partition.uuid.is_none()) {
+        partition.uuid = ids.get(&partition.number).cloned();
+    }
 }
 
 fn partition(root: &SysRoot, disk: &std::path::Path, name: String) -> Option<Partition> {
