@@ -219,12 +219,12 @@ fn blocked(state: &State) -> Vec<Value> {
 }
 
 fn set(name: &str, kind: Value, flags: &[&str], elements: Vec<Value>) -> Object {
-    let mut set = json!({"name": name, "type": kind});
+    let mut set = object([("name", json!(name)), ("type", kind)]);
     if !flags.is_empty() {
         set["flags"] = json!(flags);
     }
     if !elements.is_empty() {
-        set["elem"] = json!(elements);
+        set["elem"] = Value::Array(elements);
     }
     ("set", set)
 }
@@ -240,7 +240,11 @@ fn chain(name: &str) -> Object {
 }
 
 fn matches(op: &str, left: Value, right: Value) -> Value {
-    json!({"match": {"op": op, "left": left, "right": right}})
+    object([("match", object([("op", json!(op)), ("left", left), ("right", right)]))])
+}
+
+fn object<const N: usize>(fields: [(&str, Value); N]) -> Value {
+    Value::Object(fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
 }
 
 fn meta(key: &str) -> Value {

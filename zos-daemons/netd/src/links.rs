@@ -82,8 +82,10 @@ mod tests {
     use super::*;
     use std::fs;
 
-    /// A machine as sysfs shows it: name, attributes, device path.
-    fn machine(rows: &[(&str, &[(&str, &str)], Option<&str>)]) -> tempfile::TempDir {
+    /// A link as sysfs shows it: name, attributes, device path.
+    type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], Option<&'a str>);
+
+    fn machine(rows: &[Row<'_>]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         for (name, attributes, device) in rows {
             let base = dir.path().join("sys/class/net").join(name);

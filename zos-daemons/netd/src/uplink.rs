@@ -171,6 +171,10 @@ impl Uplink {
         if !ours || datagram.target.1 != CLIENT || datagram.source.1 != SERVER {
             return;
         }
+        // dhcproto's `chaddr` panics on a hardware address longer than its field of 16 bytes.
+        if datagram.payload.get(2).is_none_or(|length| *length > 16) {
+            return;
+        }
         let Ok(message) = Message::decode(&mut Decoder::new(datagram.payload)) else { return };
         self.drive(now, &Event::Message(&message, datagram.source_mac));
     }

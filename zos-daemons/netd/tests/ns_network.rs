@@ -115,7 +115,7 @@ fn a_restart_takes_nothing_away() {
         }
         assert!(bound);
         assert!(run("ip -4 addr show dev eth0").contains(&address));
-        assert_eq!(node.list(), [vm.tap.clone()]);
+        assert_eq!(node.list(), std::slice::from_ref(&vm.tap));
         assert_eq!(vm.dhcp(), vm.tap.address.to_string());
         assert_eq!(vm.resolve(false, "www.zos.test"), Some([203, 0, 113, 80].into()));
 
@@ -157,36 +157,45 @@ fn another_network_takes_the_old_address_away() {
 }
 
 #[test]
-fn an_address_may_be_fixed_and_in_a_vlan() {
-    inside("an_address_may_be_fixed_and_in_a_vlan", || {
+fn an_address_may_be_fixed() {
+    inside("an_address_may_be_fixed", || {
+        run_fixed(&World::without_dhcp(), "lan0", None, "fixed address");
+    });
+}
+
+#[test]
+fn an_address_may_be_fixed_in_a_vlan() {
+    inside("an_address_may_be_fixed_in_a_vlan", || {
         let world = World::without_dhcp();
-        let get = |key: &str| match key {
-            "nic" => Some("eth0"),
-            "ip" => Some("192.168.99.7/24,192.168.99.1"),
-            "dns" => Some("192.168.99.1"),
-            "vlan" => Some("42"),
-            _ => None,
-        };
-        let (settings, faults) = Settings::parse(get);
-        assert!(faults.is_empty());
-        if !std::process::Command::new("ip")
-            .args("-n lan link add link lan0 name lan0.42 type vlan id 42".split(' '))
-            .status()
-            .is_ok_and(|status| status.success())
-        {
+        let make = "-n lan link add link lan0 name lan0.42 type vlan id 42";
+        let made = std::process::Command::new("ip").args(make.split(' ')).status();
+        if !made.is_ok_and(|status| status.success()) {
             eprintln!("skipped: this kernel has no VLANs");
             return;
         }
-        run("ip -n lan addr add 192.168.99.1/24 dev lan0.42");
-        run("ip -n lan link set lan0.42 up");
-        let _router = world.serve("lan", "192.168.99.1:80");
-        let node = world.node_with(settings);
-        let network = until(|| Some(node.describe()).filter(|net| net.gateway.is_some()));
-        assert_eq!(network.links[0].detail, "VLAN 42, fixed address");
-        assert_eq!(network.links[0].addresses[0], "192.168.99.7/24");
-        until(|| connects("", "192.168.99.1:80").then_some(()));
-        assert!(node.faults().is_empty(), "{:?}", node.faults());
+        run_fixed(&world, "lan0.42", Some("42"), "VLAN 42, fixed address");
     });
+}
+
+fn run_fixed(world: &World, router: &str, vlan: Option<&str>, detail: &str) {
+    run(&format!("ip -n lan addr add 192.168.99.1/24 dev {router}"));
+    run(&format!("ip -n lan link set {router} up"));
+    let _router = world.serve("lan", "192.168.99.1:80");
+    let (settings, faults) = Settings::parse(|key| match key {
+        "nic" => Some("eth0"),
+        "ip" => Some("192.168.99.7/24,192.168.99.1"),
+        "dns" => Some("192.168.99.1"),
+        "vlan" => vlan,
+        _ => None,
+    });
+    assert!(faults.is_empty());
+    let node = world.node_with(settings);
+    let network = until(|| Some(node.describe()).filter(|net| net.gateway.is_some()));
+    assert_eq!(network.links[0].detail, detail);
+    assert_eq!(network.links[0].addresses[0], "192.168.99.7/24");
+    assert_eq!(network.dns, [Ipv4Addr::new(192, 168, 99, 1)]);
+    until(|| connects("", "192.168.99.1:80").then_some(()));
+    assert!(node.faults().is_empty(), "{:?}", node.faults());
 }
 
 #[test]

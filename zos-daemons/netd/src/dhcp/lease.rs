@@ -228,9 +228,24 @@ mod tests {
                 m.opts_mut().insert(option.clone());
             }
         };
-        check(&|m| drop(m.set_xid(1)), "somebody else");
-        check(&|m| drop(m.set_chaddr(&[1; 6])), "somebody else");
-        check(&|m| drop(m.set_opcode(Opcode::BootRequest)), "somebody else");
+        check(
+            &|m| {
+                m.set_xid(1);
+            },
+            "somebody else",
+        );
+        check(
+            &|m| {
+                m.set_chaddr(&[1; 6]);
+            },
+            "somebody else",
+        );
+        check(
+            &|m| {
+                m.set_opcode(Opcode::BootRequest);
+            },
+            "somebody else",
+        );
         check(&|m| drop(m.opts_mut().remove(OptionCode::ServerIdentifier)), "server identifier");
         check(&|m| drop(m.opts_mut().remove(OptionCode::AddressLeaseTime)), "lease time");
         check(&|m| drop(m.opts_mut().remove(OptionCode::SubnetMask)), "192.168.7.50/24");

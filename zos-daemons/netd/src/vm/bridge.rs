@@ -78,6 +78,10 @@ impl Bridge {
 
     /// Answers a guest's DHCP message: to its hardware address alone, since taps hear no broadcast.
     pub fn answer(&self, table: &Table, message: &[u8]) {
+        // dhcproto's `chaddr` panics on a hardware address longer than its field of 16 bytes.
+        if message.get(2).is_none_or(|length| *length > 16) {
+            return;
+        }
         let Ok(request) = Message::decode(&mut Decoder::new(message)) else { return };
         let Some(reply) = server::answer(table, self.net, &request) else { return };
         let Ok(guest) = <[u8; 6]>::try_from(request.chaddr()) else { return };

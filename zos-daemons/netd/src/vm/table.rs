@@ -211,7 +211,7 @@ mod tests {
         let mut table = Table::default();
         let row = table.place(b"s", &twin(1), &name(1), 0).unwrap();
         table.insert(row.clone());
-        assert_eq!(table.remove(&twin(1), &name(1)), [row.clone()]);
+        assert_eq!(table.remove(&twin(1), &name(1)), std::slice::from_ref(&row));
         assert!(table.remove(&twin(1), &name(1)).is_empty());
         assert_eq!(table.place(b"s", &twin(1), &name(1), 0).unwrap(), row);
         assert_ne!(table.place(b"other", &twin(1), &name(1), 0).unwrap().mac, row.mac);
