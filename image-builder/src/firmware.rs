@@ -18,6 +18,7 @@ use crate::cpio::Mode;
 use crate::error::{Error, Result, read, read_text};
 use crate::fetch::Fetcher;
 use crate::kernel::Kernel;
+use crate::manifest::Foreign;
 use crate::root::{Part, Root};
 
 /// `firmware.toml`.
@@ -59,7 +60,7 @@ impl List {
     }
 }
 
-/// Puts every blob into the root, after all checks.
+/// Puts every blob into the root, after all checks; gives what the manifest says of them.
 ///
 /// # Errors
 /// [`Error::Firmware`] with everything that doesn't fit, or a package that can't be had.
@@ -69,14 +70,16 @@ pub fn add(
     kernel: &Kernel,
     fetcher: &Fetcher,
     arch: Arch,
-) -> Result<()> {
+) -> Result<Vec<Foreign>> {
     let list = List::parse(&read_text(&dir.join("firmware.toml"))?)?;
     let mut wrong = check(&list, &kernel.config()?, &asked(&kernel.modinfo()?));
+    let mut foreign = Vec::new();
     for driver in &list.driver {
         if driver.blobs.is_empty() {
             continue;
         }
-        let tree = fetcher.package(&driver.package, arch)?;
+        let pin = fetcher.pin(&driver.package, arch)?;
+        let tree = fetcher.tree(pin)?;
         for blob in &driver.blobs {
             // Debian's packages follow upstream's links: the name asked for may point to a versioned file.
             let file = ["usr/lib/firmware", "lib/firmware"].map(|d| tree.join(d).join(blob));
@@ -84,10 +87,13 @@ pub fn add(
                 wrong.push(format!("{}: {blob} isn't in {}", driver.module, driver.package));
                 continue;
             };
-            root.add(&format!("lib/firmware/{blob}"), Mode::File, Part::Base, read(file)?)?;
+            let (target, data) = (format!("lib/firmware/{blob}"), read(file)?);
+            let reason = format!("{}: without it {}", driver.module, driver.reason);
+            foreign.push(Foreign::new(&target, pin, &reason, data.len()));
+            root.add(&target, Mode::File, Part::Base, data)?;
         }
     }
-    if wrong.is_empty() { Ok(()) } else { Err(Error::Firmware(wrong)) }
+    if wrong.is_empty() { Ok(foreign) } else { Err(Error::Firmware(wrong)) }
 }
 
 /// Blobs by the module that asks for them, from `module.firmware=path` NUL ...

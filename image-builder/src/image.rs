@@ -36,14 +36,14 @@ pub fn build(project: &Project, fetcher: &Fetcher, order: &Order) -> Result<(Pat
     make_dir(&out)?;
     let guest = kernel::build(project, fetcher, arch, Flavour::Guest)?;
     let node = kernel::build(project, fetcher, arch, Flavour::Node)?;
-    let ours = programs::build(project, arch, order.programs.as_deref())?;
+    let ours = programs::build(project, arch, order.programs.as_deref(), fetcher.offline())?;
 
     let version = env!("CARGO_PKG_VERSION");
     let mut root = Root::new();
     layout::add_ours(&mut root, project, &ours)?;
     layout::add_guest(&mut root, &guest, hello(&ours[programs::GUEST], fetcher)?)?;
-    let foreign = layout::add_tools(&mut root, fetcher, arch)?;
-    firmware::add(&mut root, &project.kernel_config(), &node, fetcher, arch)?;
+    let mut foreign = layout::add_tools(&mut root, fetcher, arch)?;
+    foreign.extend(firmware::add(&mut root, &project.kernel_config(), &node, fetcher, arch)?);
     layout::add_identity(&mut root, arch, version, &node)?;
 
     let microcode = initramfs::microcode(fetcher, arch)?;
@@ -55,13 +55,7 @@ pub fn build(project: &Project, fetcher: &Fetcher, order: &Order) -> Result<(Pat
     write(&out.join("vmlinuz"), &vmlinuz)?;
     write(&out.join("initramfs.img"), &initrd)?;
     let mut manifest = Manifest::new(version, arch, hash(root.manifest().as_bytes()));
-    let usb = out.join("zos-usb.img");
-    if stale(&out.join("zos.efi"), &image)
-        || stale(&out.join("zos.conf"), usb::CONF.as_bytes())
-        || !usb.exists()
-    {
-        usb::write(&usb, arch, &image, usb::CONF)?;
-    }
+    usb::write(&out.join("zos-usb.img"), arch, &image, usb::CONF)?;
     write(&out.join("zos.efi"), &image)?;
     write(&out.join("zos.conf"), usb::CONF.as_bytes())?;
     pxe::write_folder(&out.join("pxe"), fetcher, arch, &vmlinuz, &initrd)?;
@@ -137,9 +131,4 @@ fn measure(manifest: &mut Manifest, root: &Root, uki: &[u8], microcode: &[u8]) {
     let bare = (uki.len() as u64).saturating_sub(microcode.len() as u64).saturating_sub(firmware);
     manifest.measure("zos.efi without blobs", bare, manifest::UKI_BARE_LIMIT);
     manifest.measure("programs", programs, manifest::PROGRAMS_LIMIT);
-}
-
-/// Whether a file is absent or holds other bytes.
-fn stale(path: &Path, bytes: &[u8]) -> bool {
-    std::fs::read(path).map_or(true, |old| old != bytes)
 }

@@ -24,11 +24,12 @@ pub fn build(
     project: &Project,
     arch: Arch,
     ready: Option<&Path>,
+    offline: bool,
 ) -> Result<BTreeMap<String, Vec<u8>>> {
     let names = PROGRAMS.map(|(name, _)| name).into_iter().chain([GUEST]);
     let paths: Vec<(String, PathBuf)> = match ready {
         Some(dir) => names.map(|n| (n.to_owned(), dir.join(n))).collect(),
-        None => compile(project, arch, &names.collect::<Vec<_>>())?,
+        None => compile(project, arch, &names.collect::<Vec<_>>(), offline)?,
     };
     let mut programs = BTreeMap::new();
     for (name, path) in paths {
@@ -45,13 +46,21 @@ pub fn build(
     Ok(programs)
 }
 
-fn compile(project: &Project, arch: Arch, names: &[&str]) -> Result<Vec<(String, PathBuf)>> {
+fn compile(
+    project: &Project,
+    arch: Arch,
+    names: &[&str],
+    offline: bool,
+) -> Result<Vec<(String, PathBuf)>> {
     let target = arch.rust_target();
     check_target(target)?;
     tool::require(&[arch.musl_gcc()])?;
     say(format!("compiling {} for {target} (some minutes the first time)", names.join(", ")));
     let mut cargo = Command::new("cargo");
     cargo.current_dir(project.root()).args(["build", "--release", "--locked", "--target", target]);
+    if offline {
+        cargo.arg("--offline");
+    }
     for name in names {
         cargo.args(["-p", name, "--bin", name]);
     }
