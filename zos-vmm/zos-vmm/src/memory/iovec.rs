@@ -324,7 +324,7 @@ mod tests {
             let mut model = Vec::new();
             let mut address = 0u64;
             for length in lengths {
-                let bytes: Vec<u8> = (0..length).map(|i| (address as usize + i) as u8).collect();
+                let bytes: Vec<u8> = (0..length as u64).map(|i| (address + i).to_le_bytes()[0]).collect();
                 memory.write_slice(&bytes, GuestAddress(address)).unwrap();
                 list.push(GuestAddress(address), length).unwrap();
                 model.extend_from_slice(&bytes);

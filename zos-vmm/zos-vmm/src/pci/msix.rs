@@ -200,10 +200,11 @@ mod tests {
         }
     }
 
-    fn open(msix: &Msix, vector: usize) {
-        msix.write_table(vector * 16, &0xfee0_0000u64.to_le_bytes());
-        msix.write_table(vector * 16 + 8, &(vector as u32).to_le_bytes());
-        msix.write_table(vector * 16 + 12, &0u32.to_le_bytes());
+    fn open(msix: &Msix, vector: u8) {
+        let at = usize::from(vector) * 16;
+        msix.write_table(at, &0xfee0_0000u64.to_le_bytes());
+        msix.write_table(at + 8, &u32::from(vector).to_le_bytes());
+        msix.write_table(at + 12, &0u32.to_le_bytes());
     }
 
     #[test]

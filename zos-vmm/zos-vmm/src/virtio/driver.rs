@@ -1,5 +1,6 @@
 //! The guest's side, for tests: a queue laid out in memory, and a driver that speaks to a function
 //! through its registers as a kernel does, or as one never would.
+#![allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
 
 use super::{Backend, F_VERSION_1, Interrupt, IoEvents, Profile, Surroundings, Vectors, VirtioPci};
 use crate::event::Event;
@@ -201,7 +202,7 @@ impl Driver {
     /// Resets the device and forgets the queues.
     pub(super) fn reset(&mut self) {
         self.write(0x14, &[0]);
-        self.memory.write_slice(&[0; 0x10_0000], GuestAddress(0)).unwrap();
+        self.memory.write_slice(&vec![0; 0x10_0000], GuestAddress(0)).unwrap();
         let count = self.queues.len() as u64;
         self.queues = (0..count).map(|index| GuestQueue::new(&self.memory, index)).collect();
     }

@@ -91,7 +91,7 @@ fn a_lease_without_an_answer_is_lost_at_its_end() {
         now = turn.wake;
     };
     assert!(matches!(lost, Change::Lost(_)) && now >= seconds(121) && now < seconds(160));
-    assert!(matches!(client.receive(now, &good(Kind::Offer)), None));
+    assert_eq!(client.receive(now, &good(Kind::Offer)), None);
     assert_eq!(sent(&client.poll(now)), Some(Kind::Request));
 }
 

@@ -1,7 +1,6 @@
 //! The tap's few ioctls (`linux/if_tun.h`).
 #![allow(unsafe_code)]
 
-use super::HEADER_BYTES;
 use std::ffi::{c_char, c_int, c_short, c_uint, c_ulong};
 use std::fs::File;
 use std::io;
@@ -19,6 +18,8 @@ const TUN_F_CSUM: c_uint = 1;
 const TUN_F_TSO4: c_uint = 2;
 const TUN_F_TSO6: c_uint = 4;
 const NAME_BYTES: usize = 16;
+/// `virtio_net_hdr` with `num_buffers`.
+const HEADER_BYTES: c_int = 12;
 
 /// A tap whose frames carry the 12-byte header.
 #[derive(Debug)]
@@ -87,8 +88,7 @@ impl Tap {
         if request.flags & needed != needed {
             return Err(TapError::Flags(request.flags));
         }
-        let mut header: c_int = 12;
-        debug_assert_eq!(header, HEADER_BYTES as c_int);
+        let mut header: c_int = HEADER_BYTES;
         // SAFETY: TUNSETVNETHDRSZ reads an int.
         unsafe { ioctl(&file, TUNSETVNETHDRSZ, &raw mut header) }.map_err(TapError::Setup)?;
         let flags = rustix::fs::fcntl_getfl(&file)

@@ -1,4 +1,5 @@
 //! Receiving and transmitting over a pair of packet sockets in a tap's place.
+#![allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
 
 use super::*;
 use crate::virtio::Broken;

@@ -173,7 +173,7 @@ impl Registers {
                 self.accept(u32::from_le_bytes([a, b, c, d]));
             }
             (at::CONFIG_MSIX_VECTOR, &[a, b]) => {
-                self.vectors.set_config(u16::from_le_bytes([a, b]))
+                self.vectors.set_config(u16::from_le_bytes([a, b]));
             }
             (at::QUEUE_MSIX_VECTOR, &[a, b]) => {
                 self.vectors.set_queue(self.queue_select.into(), u16::from_le_bytes([a, b]));

@@ -1,4 +1,5 @@
 //! The status machine against rows, and against anything a guest may write.
+#![allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
 
 use super::*;
 use crate::pci::{MsiSink, Msix, VECTOR_NONE};
