@@ -13,6 +13,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use netd::settings::Settings;
+use zos_types::machine::Network;
 
 use world::{Vm, World, connects, in_namespace, inside, run, until};
 
@@ -23,13 +24,19 @@ fn eth0() -> Settings {
     Settings { nic: Some("eth0".to_owned()), ..Settings::default() }
 }
 
+/// Waits until the node has a way out by IPv4.
+fn bound(node: &world::Netd) -> Network {
+    let has_way = |network: &Network| network.gateway.is_some_and(|gateway| gateway.is_ipv4());
+    until(|| Some(node.describe()).filter(has_way))
+}
+
 #[test]
 fn vms_reach_the_internet_and_nothing_else() {
     inside("vms_reach_the_internet_and_nothing_else", || {
         let world = World::start();
         let node = world.node("eth0");
 
-        let network = until(|| Some(node.describe()).filter(|net| net.gateway.is_some()));
+        let network = bound(&node);
         assert_eq!(network.gateway, Some([192, 168, 77, 1].into()));
         assert_eq!(network.dns, [Ipv4Addr::new(192, 168, 77, 1)]);
         assert!(network.links[0].addresses[0].starts_with("192.168.77."), "{network:?}");
@@ -93,7 +100,7 @@ fn a_restart_takes_nothing_away() {
     inside("a_restart_takes_nothing_away", || {
         let world = World::start();
         let node = world.node("eth0");
-        until(|| node.describe().gateway);
+        bound(&node);
         let vm = Vm::start(&node, "vm1");
         assert_eq!(vm.dhcp(), vm.tap.address.to_string());
         until(|| connects("vm1", INET).then_some(()));
@@ -137,7 +144,7 @@ fn another_network_takes_the_old_address_away() {
     inside("another_network_takes_the_old_address_away", || {
         let world = World::start();
         let node = world.node("eth0");
-        until(|| node.describe().gateway);
+        bound(&node);
         until(|| {
             node.describe().links[0].addresses.iter().any(|a| a.starts_with("fd77:")).then_some(())
         });
@@ -190,7 +197,7 @@ fn run_fixed(world: &World, router: &str, vlan: Option<&str>, detail: &str) {
     });
     assert!(faults.is_empty());
     let node = world.node_with(settings);
-    let network = until(|| Some(node.describe()).filter(|net| net.gateway.is_some()));
+    let network = bound(&node);
     assert_eq!(network.links[0].detail, detail);
     assert_eq!(network.links[0].addresses[0], "192.168.99.7/24");
     assert_eq!(network.dns, [Ipv4Addr::new(192, 168, 99, 1)]);
@@ -204,7 +211,7 @@ fn a_lease_is_renewed_by_its_server() {
     inside("a_lease_is_renewed_by_its_server", || {
         let world = World::start();
         let node = world.node("eth0");
-        until(|| node.describe().gateway);
+        bound(&node);
         std::thread::sleep(Duration::from_secs(62));
         assert_eq!(node.describe().links[0].detail, "dhcp: bound");
         let line = run("ip -4 addr show dev eth0");
@@ -227,7 +234,7 @@ fn faults_stand_until_they_heal() {
         let node = world.node("eth0");
         until(|| node.faults().contains(&"net.no-dhcp:eth0".to_owned()).then_some(()));
         world.start_dhcp();
-        until(|| node.describe().gateway);
+        bound(&node);
         until(|| node.faults().is_empty().then_some(()));
 
         // The cable is pulled: the address stays, the way out is known to be dead.
@@ -245,7 +252,7 @@ fn the_vm_network_moves_away_from_the_uplinks() {
     inside("the_vm_network_moves_away_from_the_uplinks", || {
         let world = World::start();
         let node = world.node("eth0");
-        until(|| node.describe().gateway);
+        bound(&node);
         let vm = Vm::start(&node, "vm1");
         assert!(vm.tap.address.to_string().starts_with("100.64."));
         assert_eq!(vm.dhcp(), vm.tap.address.to_string());
@@ -270,7 +277,7 @@ fn without_nft_no_vm_gets_a_tap() {
             }
         }
         let node = world.node("eth0");
-        until(|| node.describe().gateway);
+        bound(&node);
         assert!(node.faults().contains(&"net.firewall".to_owned()));
         let error = node.open("vm1").unwrap_err();
         assert!(error.to_string().contains("firewall"), "{error}");
@@ -299,7 +306,7 @@ fn alone_as_user_net() {
     assert_eq!(rustix::process::geteuid().as_raw(), 112);
     let state = tempfile::tempdir().unwrap();
     let node = world::Netd::start(eth0(), state.path());
-    until(|| node.describe().gateway);
+    bound(&node);
     let (tap, _fd) = until(|| node.open("vm1").ok());
     assert_eq!(tap.mac.len(), 17);
     assert!(node.faults().is_empty(), "{:?}", node.faults());

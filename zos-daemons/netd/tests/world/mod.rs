@@ -41,7 +41,7 @@ pub(crate) fn inside(name: &str, test: impl FnOnce()) {
     }
     let script = "mount --make-rprivate / && mount -t sysfs sysfs /sys && mount -t tmpfs tmpfs /run \
                   && mkdir -p /run/netns && ip link set lo up \
-                  && exec \"$0\" --exact \"$1\" --nocapture --test-threads=1";
+                  && exec \"$0\" --exact \"$1\" --include-ignored --nocapture";
     let status = Command::new("timeout")
         .args(["--kill-after=5", "120", "unshare", "--net", "--mount", "--pid", "--fork"])
         .args(["--kill-child", "--mount-proc", "sh", "-c", script])
