@@ -25,6 +25,8 @@ use crate::view::View;
 const LOOK: Duration = Duration::from_secs(3);
 /// A screen is drawn this often even when nothing changed: the kernel may have written over it.
 const REDRAW: Duration = Duration::from_secs(15);
+/// How long the first block on a serial line may wait for what it tells.
+const FIRST: Duration = Duration::from_secs(30);
 /// Between two blocks on a serial line.
 const BLOCK: Duration = Duration::from_secs(10);
 
@@ -37,7 +39,9 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
             continue;
         }
         match Console::open(&SysRoot::host(), name, kind) {
-            Ok(Some(console)) => shown.push(Shown { name, console, last: None }),
+            Ok(Some(console)) => {
+                shown.push(Shown { name, console, since: Instant::now(), last: None });
+            }
             Ok(None) => {}
             Err(error) => tracing::warn!("open /dev/{name}: {error}"),
         }
@@ -59,6 +63,7 @@ fn is_wanted(setting: Option<&str>, name: &str) -> bool {
 struct Shown {
     name: &'static str,
     console: Console,
+    since: Instant,
     last: Option<(String, Instant)>,
 }
 
@@ -83,8 +88,8 @@ impl Shown {
         };
         let due = match (&self.last, self.console.kind) {
             (None, Kind::Screen) => true,
-            // The first block is worth printing when it tells who the node is.
-            (None, Kind::Serial) => view.identity.is_some() || !view.faults.is_empty(),
+            // The first block waits until it can tell how to reach the node, though not for ever.
+            (None, Kind::Serial) => screen::is_complete(view) || self.since.elapsed() >= FIRST,
             (Some((last, at)), Kind::Screen) => *last != text || at.elapsed() >= REDRAW,
             (Some((last, at)), Kind::Serial) => *last != text && at.elapsed() >= BLOCK,
         };

@@ -59,6 +59,17 @@ pub fn block(view: &View) -> Vec<Line> {
     lines
 }
 
+/// Whether it is known who the node is, where it is reached, and what it has.
+pub fn is_complete(view: &View) -> bool {
+    let reachable = view.network.as_ref().is_some_and(|network| !addresses(network).is_empty());
+    let running = |unit: &Unit| unit.state == UnitState::Running;
+    reachable
+        && view.identity.is_some()
+        && view.measured.is_some()
+        && view.usage.is_some()
+        && view.services.iter().all(running)
+}
+
 fn labelled(label: &str) -> Line {
     Line::new(Style::Label, format!(" {label:<width$}", width = LABEL - 1))
 }

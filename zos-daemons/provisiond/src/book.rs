@@ -26,8 +26,20 @@ const DEPLOYMENTS: &str = "deployments";
 const MADE: &str = "made";
 const REMOVALS: &str = "removals";
 const SCHEMA: u32 = 1;
-/// The most names that one twin may have used, deletions included: each keeps its version for good.
-pub const MAX_NAMES: usize = 1024;
+/// What the book holds at most. Keys are free, so the node as a whole has limits too.
+#[derive(Debug)]
+pub struct Limits;
+
+impl Limits {
+    /// Names that one twin has used, deletions included: each keeps its version for good.
+    pub const TWIN_NAMES: usize = 1024;
+    /// Names that all twins have used.
+    pub const NODE_NAMES: usize = 65_536;
+    /// Bytes of one twin's bodies.
+    pub const TWIN_BYTES: usize = 4 << 20;
+    /// Bytes of all bodies.
+    pub const NODE_BYTES: usize = 32 << 20;
+}
 
 /// Whose deployment, and which.
 pub type Owner = (TwinId, Name);
@@ -136,10 +148,27 @@ impl Book {
         }
     }
 
-    /// Whether a twin may use another name.
-    pub fn has_room_for(&self, owner: &Owner) -> bool {
-        let of_twin = self.entries.keys().filter(|(twin, _)| *twin == owner.0).count();
-        self.entries.contains_key(owner) || of_twin < MAX_NAMES
+    /// Which limit a body under a name would break, in words.
+    pub fn refusal(&self, owner: &Owner, body: &[u8]) -> Option<&'static str> {
+        let others = || self.entries.iter().filter(|(other, _)| *other != owner);
+        let bytes = |entry: &Entry| entry.current.as_ref().map_or(0, |current| current.body.len());
+        let (mut names, mut size) = (1, body.len());
+        for (_, entry) in others().filter(|((twin, _), _)| *twin == owner.0) {
+            (names, size) = (names + 1, size + bytes(entry));
+        }
+        let total = body.len() + others().map(|(_, entry)| bytes(entry)).sum::<usize>();
+        let new = !self.entries.contains_key(owner);
+        if new && names > Limits::TWIN_NAMES {
+            Some("this twin has used 1024 names on this node; use one of them again")
+        } else if new && self.entries.len() >= Limits::NODE_NAMES {
+            Some("the node's book of deployments is full")
+        } else if size > Limits::TWIN_BYTES {
+            Some("this twin's deployments have 4 MiB on this node; delete some")
+        } else if total > Limits::NODE_BYTES {
+            Some("the node's book of deployments is full")
+        } else {
+            None
+        }
     }
 
     /// Takes a deployment that was judged and admitted. Durable when it returns. Volumes of the

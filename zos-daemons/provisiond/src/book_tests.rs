@@ -96,3 +96,26 @@ fn a_row_that_cannot_be_read_is_shown_and_left() {
     assert_eq!(book.judge(&web(), 8, b"x"), Verdict::Create);
     assert!(book.desired().removals.is_empty());
 }
+
+#[test]
+fn a_twin_and_the_node_have_limits() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut book = Book::open(folder.path()).unwrap().0;
+    let large = vec![b' '; 1 << 20];
+    let current = Current {
+        body: large.clone(),
+        deployment: Deployment::from_json(BODY.as_bytes()).unwrap(),
+    };
+    for i in 0..3 {
+        let owner = (twin(), format!("n{i}").parse().unwrap());
+        book.entries.insert(owner, Entry { highest: 1, current: Some(current.clone()) });
+    }
+    assert_eq!(book.refusal(&web(), &large), None);
+    assert!(book.refusal(&web(), &[large.clone(), b"x".to_vec()].concat()).is_some());
+    for i in 0..Limits::TWIN_NAMES {
+        let owner = (twin(), format!("n{i}").parse().unwrap());
+        book.entries.entry(owner).or_insert(Entry { highest: 1, current: None });
+    }
+    assert!(book.refusal(&web(), b"x").is_some());
+    assert_eq!(book.refusal(&(twin(), "n7".parse().unwrap()), b"x"), None);
+}

@@ -29,7 +29,7 @@ use zos_types::{Capacity, Deployment, Fault, Workload, cloud};
 
 use crate::admit::{Ledger, admit};
 use crate::attempts::{Attempts, Millis};
-use crate::book::{Book, MAX_NAMES, Owner, Verdict};
+use crate::book::{Book, Owner, Verdict};
 use crate::plan::{Desired, Key, Step, plan};
 use crate::status::{History, Now, Seen, View};
 use crate::{kept, steps};
@@ -118,7 +118,7 @@ impl Brain {
             Verdict::Conflict(next) => return Err(conflict(&owner, deployment.version, next)),
         };
         if change != Change::Unchanged {
-            judge(&state, &owner, &deployment, room?)?;
+            judge(&state, &owner, &body, &deployment, room?)?;
             if !dry_run {
                 self.take(&mut state, &owner, &body, &deployment, evidence)?;
             }
@@ -296,6 +296,7 @@ struct Room {
 fn judge(
     state: &State,
     owner: &Owner,
+    body: &[u8],
     deployment: &Deployment,
     room: Room,
 ) -> Result<(), CallError> {
@@ -307,9 +308,8 @@ fn judge(
             return Err(CallError::Invalid { detail, errors });
         }
     }
-    if !state.book.has_room_for(owner) {
-        let detail = format!("at most {MAX_NAMES} names may be used by one twin; use one again");
-        return Err(CallError::Full { detail, errors: Vec::new() });
+    if let Some(refusal) = state.book.refusal(owner, body) {
+        return Err(CallError::Full { detail: refusal.to_owned(), errors: Vec::new() });
     }
     let desired = state.book.desired();
     let made = desired

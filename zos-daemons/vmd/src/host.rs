@@ -25,7 +25,7 @@ use zos_types::Fault;
 use zos_types::deployment::Vm;
 
 use crate::effects::{self, Places, unit};
-use crate::machine::{Action, Event, GRACE, Machine, Millis, Phase, Seen};
+use crate::machine::{Action, Event, GRACE, Machine, Millis, Phase, Seen, Wish};
 use crate::notes::{Key, Note, Notes, free_slot};
 
 /// Between two attempts to watch PID 1's units.
@@ -164,7 +164,7 @@ impl Host {
         if let Some(entry) = self.vms.get_mut(key) {
             // Who waited for it to be gone learns that it is wanted again.
             entry.waiting.clear();
-            let same = entry.machine.vm == vm && entry.machine.wish == crate::machine::Wish::Run;
+            let same = entry.machine.vm == vm && entry.machine.wish == Wish::Run;
             self.handle(now, key, Event::Ensure(vm));
             return Ok(if same { Change::Unchanged } else { Change::Updated });
         }
@@ -234,7 +234,7 @@ impl Host {
     fn handle(&mut self, now: Millis, key: &Key, event: Event) {
         let Some(entry) = self.vms.get_mut(key) else { return };
         let before = (entry.machine.clone(), entry.address);
-        let was = entry.machine.phase().clone();
+        let was = std::mem::discriminant(entry.machine.phase());
         if let Event::Started { result, .. } = &event {
             match result {
                 Ok(()) => self.faults.clear(effects::NO_KVM),
@@ -243,8 +243,8 @@ impl Host {
             }
         }
         let actions = entry.machine.handle(now, event);
-        if entry.machine.phase() != &was {
-            tracing::info!("{} of {}: {:?}", key.1, key.0.short(), entry.machine.phase());
+        if std::mem::discriminant(entry.machine.phase()) != was {
+            tracing::info!("{} of {}: {}", key.1, key.0.short(), entry.machine.phase());
         }
         if entry.machine.phase() == &Phase::Gone {
             if let Some(entry) = self.vms.remove(key) {
@@ -279,8 +279,13 @@ impl Host {
             Action::Stop { grace } => {
                 let stop = StopTransient { unit: unit(&key), grace_ms: grace };
                 tokio::spawn(async move {
-                    if let Err(error) = bus.call(stop).await {
-                        tracing::warn!("stop {}: {error}", key.1);
+                    match bus.call(stop).await {
+                        Ok(_) => {}
+                        Err(CallError::NotFound { .. }) => {
+                            let event = Event::Seen(Seen::Absent);
+                            let _ = tell.send(Message::Effect(key, event, None)).await;
+                        }
+                        Err(error) => tracing::warn!("stop {}: {error}", key.1),
                     }
                 });
             }
@@ -289,7 +294,7 @@ impl Host {
             }
             Action::Release => {
                 let before = entry.machine.before.clone();
-                let gone = entry.machine.wish == crate::machine::Wish::Gone;
+                let gone = entry.machine.wish == Wish::Gone;
                 tokio::spawn(async move {
                     let result = effects::release(&bus, &key, &vm, before.as_ref(), gone).await;
                     let result = result.map_err(|error| error.to_string());

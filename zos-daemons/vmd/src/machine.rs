@@ -86,6 +86,24 @@ pub enum Phase {
     Gone,
 }
 
+impl std::fmt::Display for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unknown => f.write_str("unknown"),
+            Self::Waiting { fault: None, .. } => f.write_str("to be started"),
+            Self::Waiting { fault: Some(fault), .. } => {
+                write!(f, "to be started again in a while: {}", fault.detail)
+            }
+            Self::Starting { .. } => f.write_str("starting"),
+            Self::Running => f.write_str("running"),
+            Self::Stopping { .. } => f.write_str("told to stop"),
+            Self::Releasing { .. } => f.write_str("down, giving back what it held"),
+            Self::Ended { cause } => write!(f, "stopped: {cause}"),
+            Self::Gone => f.write_str("gone"),
+        }
+    }
+}
+
 /// What PID 1 shows of a VM's unit.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Seen {
