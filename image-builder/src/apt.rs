@@ -117,7 +117,15 @@ impl Apt {
             "$(SITE)|$(RELEASE)|$(ORIGIN)",
             "Created-By: Packages",
         ]))?;
-        let sites = Sites::parse(&targets).ok_or_else(|| {
+        let sites = match Sites::parse(&targets) {
+            Some(sites) => Some(sites),
+            // Nothing is a target before the machine's own first `apt-get update`; its sources tell less, but enough.
+            None => {
+                let uris = tool::output(Command::new("apt-get").args(["update", "--print-uris"]))?;
+                Sites::parse(&rows_of_uris(&uris))
+            }
+        };
+        let sites = sites.ok_or_else(|| {
             Error::form("this machine's apt sources", "no Debian archive among them")
         })?;
         let keyring = ["gpg", "pgp"]
@@ -210,6 +218,21 @@ impl Sites {
     }
 }
 
+/// Rows for [`Sites::parse`] from `'SITE/dists/RELEASE/InRelease' name size`, short addresses first: other archives that
+/// borrow Debian's names for releases lie deeper.
+fn rows_of_uris(text: &str) -> String {
+    let row = |line: &str| {
+        let uri = line.strip_prefix('\'')?.split('\'').next()?;
+        let (site, rest) = uri.split_once("/dists/")?;
+        Some(format!("{site}|{}|\n", rest.split('/').next()?))
+    };
+    let mut rows: Vec<String> = text.lines().filter_map(row).collect();
+    rows.sort_by_key(|row| {
+        row.split('|').next().map(|site| (site.matches('/').count(), site.len()))
+    });
+    rows.concat()
+}
+
 /// Versions of one suite from `name | version | site suite/component arch Packages`, in order.
 fn parse_madison(text: &str, suite: &str) -> Vec<String> {
     let row = |line: &str| {
@@ -266,6 +289,16 @@ mod tests {
     }
 
     #[test]
+    fn sites_are_found_before_the_first_update() {
+        let text = "'https://d.example/linux/debian/dists/bookworm/InRelease' x 0 \n\
+                    'http://m.example/debian/dists/bookworm/InRelease' y 0 \n\
+                    'http://m.example/debian-security/dists/bookworm-security/InRelease' z 0 \n";
+        let sites = Sites::parse(&rows_of_uris(text)).unwrap();
+        assert_eq!(sites.main, "http://m.example/debian");
+        assert_eq!(sites.security, "http://m.example/debian-security");
+    }
+
+    #[test]
     fn madison_rows_of_one_suite() {
         let text = "  ovmf | 2025.02-8 | http://m/debian trixie/main amd64 Packages\n  \
                     ovmf | 2022.11-6 | http://m/s bookworm-security/main amd64 Packages\n";
@@ -288,7 +321,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_answer_is_read_without_panic(text in "(?s).{0,300}") {
-            let _ = (Sites::parse(&text), parse_madison(&text, "trixie"), parse_show(&text));
+            let _ = (Sites::parse(&text), rows_of_uris(&text), parse_madison(&text, "trixie"), parse_show(&text));
         }
     }
 }
