@@ -203,7 +203,7 @@ impl Life {
                 let Some(disk) = disk(&key) else { return };
                 Box::new(move || {
                     let verdict = read(&disk, |reader| {
-                        judge::examine(reader, disk.logical_block, progress(&disk))
+                        judge::examine(reader, disk.logical_block, pool::progress(&disk))
                     });
                     Event::Judged(key, verdict)
                 })
@@ -255,19 +255,6 @@ fn read(disk: &block::Disk, judge: impl FnOnce(&Reader) -> Verdict) -> Verdict {
     match Reader::open(&disk.path(), disk.size) {
         Ok(reader) => judge(&reader),
         Err(error) => Verdict::Unreadable(error.to_string()),
-    }
-}
-
-/// Logs now and then how far a long look is.
-fn progress(disk: &block::Disk) -> impl FnMut(u64) -> bool + use<> {
-    let (name, size) = (disk.name.clone(), disk.size.max(1));
-    let mut told = Instant::now();
-    move |at| {
-        if told.elapsed() > Duration::from_secs(10) {
-            told = Instant::now();
-            tracing::info!("{name}: looked through {} %", at * 100 / size);
-        }
-        true
     }
 }
 

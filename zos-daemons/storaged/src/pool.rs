@@ -13,6 +13,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use zos_host::{Context, block, mount};
 use zos_types::deployment::Class;
@@ -114,13 +115,26 @@ fn failed<'a>(
     move |source| PoolError::Disk { operation, disk: disk.name.clone(), source }
 }
 
+/// Logs now and then how far a long look through a disk is.
+pub fn progress(disk: &block::Disk) -> impl FnMut(u64) -> bool + use<> {
+    let (name, size) = (disk.name.clone(), disk.size.max(1));
+    let mut told = Instant::now();
+    move |at| {
+        if told.elapsed() > Duration::from_secs(10) {
+            told = Instant::now();
+            tracing::info!("{name}: looked through {} %", at * 100 / size);
+        }
+        true
+    }
+}
+
 /// Makes a pool on a disk that is still empty, and opens it.
 pub fn adopt(disk: &block::Disk, plan: &Plan, places: &Places) -> Result<Pool, PoolError> {
     let reader = Reader::open(&disk.path(), disk.size).map_err(failed("open", disk))?;
-    let again = match judge::examine(&reader, disk.logical_block, |_| true) {
+    let again = match judge::examine(&reader, disk.logical_block, progress(disk)) {
         Verdict::Empty => None,
         Verdict::Unfinished(header) => Some(header),
-        other => return Err(PoolError::NotEmpty(format!("{other:?}"))),
+        other => return Err(PoolError::NotEmpty(other.to_string())),
     };
     let header = match &again {
         Some(header) => Header { sequence: header.sequence + 1, ..new_header(disk, plan)? },

@@ -68,6 +68,18 @@ pub enum Choice {
     },
 }
 
+impl std::fmt::Display for Choice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Pool { pool, .. } => write!(f, "the state lies on pool {pool}"),
+            Self::Fresh { .. } => {
+                f.write_str("the state will lie on an empty disk, if there is one")
+            }
+            Self::Memory { refusal } => write!(f, "the state lies in memory: {refusal}"),
+        }
+    }
+}
+
 /// The decision.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {

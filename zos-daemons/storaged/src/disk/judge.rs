@@ -13,9 +13,11 @@ use std::io;
 
 use super::header::{self, Header, Stage};
 use super::read::ReadAt;
-use super::signature::{self, ENDS, Ends};
+use super::signature::{self, Ends};
 use super::{gpt, header::Found};
 
+/// How much of each end must be one constant byte, in bytes.
+pub const ENDS: u64 = 16 << 20;
 /// Between two samples, in bytes.
 pub const STRIDE: u64 = 64 << 20;
 /// Size of a sample.
@@ -38,6 +40,22 @@ pub enum Verdict {
     Empty,
     /// A read failed; where and how.
     Unreadable(String),
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ours(header) => write!(f, "pool {}", header.pool),
+            Self::Unfinished(header) => {
+                write!(f, "pool {}, interrupted in its making", header.pool)
+            }
+            Self::Trace(what) => f.write_str(what),
+            Self::Foreign(what) => write!(f, "foreign: {what}"),
+            Self::Blank => f.write_str("empty at both ends"),
+            Self::Empty => f.write_str("empty"),
+            Self::Unreadable(error) => write!(f, "unreadable: {error}"),
+        }
+    }
 }
 
 /// Judges a disk by its ends. `block` is its logical block size in bytes.
@@ -78,13 +96,13 @@ fn try_probe(disk: &(impl ReadAt + ?Sized), block: u32) -> io::Result<Verdict> {
         }
         Found::None => {}
     }
-    let head = disk.head(ENDS)?;
-    let (_, tail) = disk.tail(ENDS)?;
+    let head = disk.head(signature::HEAD)?;
+    let (_, tail) = disk.tail(signature::TAIL)?;
     let marks = signature::find(&Ends { size: disk.size(), head: &head, tail: &tail });
     if !marks.is_empty() {
         return Ok(Verdict::Foreign(marks.join(", ")));
     }
-    let constant = head.first().is_some_and(|byte| is_all(&head, *byte) && is_all(&tail, *byte));
+    let constant = are_ends(disk, 0, head.first().copied())?;
     Ok(if constant { Verdict::Blank } else { Verdict::Foreign("data of unknown kind".to_owned()) })
 }
 
@@ -165,15 +183,26 @@ fn foreign_marks(
 
 /// Whether all but the margins, in which the table and the header lie, is one constant byte.
 fn untouched(disk: &(impl ReadAt + ?Sized)) -> io::Result<bool> {
-    let margin = usize::try_from(gpt::MARGIN).unwrap_or(1 << 20);
-    let head = disk.head(ENDS)?;
-    let (_, tail) = disk.tail(ENDS)?;
-    let (Some(head), Some(tail)) =
-        (head.get(margin..), tail.get(..tail.len().saturating_sub(margin + 4096)))
-    else {
-        return Ok(false);
-    };
-    Ok(head.first().is_some_and(|byte| is_all(head, *byte) && is_all(tail, *byte)))
+    let byte = disk.read_at(gpt::MARGIN, 4096)?.first().copied();
+    are_ends(disk, gpt::MARGIN, byte)
+}
+
+/// Whether both ends are this byte, but for a margin (a multiple of 4096) at the very ends. Read
+/// piece by piece: a node may have many disks and little memory.
+fn are_ends(disk: &(impl ReadAt + ?Sized), margin: u64, byte: Option<u8>) -> io::Result<bool> {
+    let (Some(byte), size) = (byte, disk.size()) else { return Ok(false) };
+    let from_end = |distance: u64| size.saturating_sub(distance) / 4096 * 4096;
+    let end = if margin == 0 { size } else { from_end(margin) };
+    for (mut at, to) in [(margin, ENDS.min(end)), (from_end(ENDS).max(margin), end)] {
+        while at < to {
+            let length = SAMPLE.min(usize::try_from(to - at).unwrap_or(SAMPLE));
+            if !is_all(&disk.read_at(at, length)?, byte) {
+                return Ok(false);
+            }
+            at += SAMPLE as u64;
+        }
+    }
+    Ok(true)
 }
 
 /// Whether each byte is this one.

@@ -240,7 +240,7 @@ impl Keeper {
                 if let Some(entry) = self.entry(&key) {
                     entry.work = Work::None;
                     entry.judged = now;
-                    tracing::info!("{}: {verdict:?}", key.name);
+                    tracing::info!("{}: {verdict}", key.name);
                     entry.verdict = Some(verdict);
                 }
             }
@@ -392,7 +392,7 @@ impl Keeper {
     }
 
     fn choose(&mut self, choice: Choice, jobs: &mut Vec<Job>) {
-        tracing::info!("the disks have settled: {choice:?}");
+        tracing::info!("the disks have settled: {choice}");
         match choice {
             Choice::Pool { pool, refusal } => {
                 if let Some(entry) = self.entries.values_mut().find(|entry| entry.holds(&pool))

@@ -189,12 +189,12 @@ impl Keeper {
         };
         let detail = match header.owner {
             Some(owner) => format!(
-                "the disk belongs to node {owner}, and {here}. Nothing on it is read or written. \
+                "the disk belongs to node {owner}, and {here}. Nothing on it is used or changed. \
                  To be {owner} again, set zos.identity={owner} and boot{go_on}"
             ),
             None => format!(
                 "the disk holds the state of a node that is not known, and {here}. Nothing on it \
-                 is read or written; remove it, or boot with it alone"
+                 is used or changed; remove it, or boot with it alone"
             ),
         };
         Some(Fault::new(format!("storage.identity-conflict:{name}"), detail))

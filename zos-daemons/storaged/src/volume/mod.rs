@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -30,6 +31,9 @@ use crate::pool::Pool;
 
 /// Volumes are whole multiples of it, in bytes.
 const GRAIN: u64 = 4096;
+
+/// identityd answers at once, or it is being started again.
+const SEALING: Duration = Duration::from_secs(20);
 
 /// Seals and unseals volumes' keys.
 pub trait Keys: Send + Sync {
@@ -51,7 +55,7 @@ pub trait Keys: Send + Sync {
 impl Keys for Bus {
     async fn seal(&self, context: String, secret: &[u8]) -> Result<Vec<u8>, CallError> {
         let data = BASE64_STANDARD.encode(secret);
-        decode(&self.call(Seal { context, data }).await?.data)
+        decode(&soon(self.call(Seal { context, data })).await?.data)
     }
 
     async fn unseal(
@@ -60,9 +64,15 @@ impl Keys for Bus {
         sealed: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, CallError> {
         let data = BASE64_STANDARD.encode(sealed);
-        let secret = Zeroizing::new(self.call(Unseal { context, data }).await?.data);
+        let secret = Zeroizing::new(soon(self.call(Unseal { context, data })).await?.data);
         decode(&secret).map(Zeroizing::new)
     }
+}
+
+/// All volumes wait meanwhile, so not for ever.
+async fn soon<T>(call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+    let answer = tokio::time::timeout(SEALING, call).await;
+    answer.unwrap_or_else(|_| Err(CallError::busy("identityd does not answer")))
 }
 
 fn decode(text: &str) -> Result<Vec<u8>, CallError> {
