@@ -42,7 +42,7 @@ pub(super) fn text(status: &DeploymentStatus) -> String {
         [
             format!("{}/{name}", status.name),
             state.word().to_owned(),
-            since.to_string(),
+            format!("{since:.0}"),
             restarts.to_string(),
             address,
             detail(state),
@@ -62,7 +62,7 @@ pub(super) fn detail(state: &State) -> String {
     match state {
         State::Stopped { cause } => plain(cause),
         State::Degraded { fault, retry_at } => {
-            format!("{}; tried again at {retry_at}", plain(fault))
+            format!("{}; tried again at {retry_at:.0}", plain(fault))
         }
         _ => String::new(),
     }
