@@ -207,8 +207,8 @@ fn are_ends(disk: &(impl ReadAt + ?Sized), margin: u64, byte: Option<u8>) -> io:
 
 /// Whether each byte is this one.
 pub fn is_all(bytes: &[u8], byte: u8) -> bool {
-    let wide = [byte; 64];
-    let mut chunks = bytes.chunks_exact(64);
+    let wide = [byte; 4096];
+    let mut chunks = bytes.chunks_exact(4096);
     chunks.by_ref().all(|chunk| chunk == wide) && chunks.remainder().iter().all(|b| *b == byte)
 }
 

@@ -11,7 +11,7 @@ use storaged::disk::read::Reader;
 use zos_host::{SysRoot, block, loopdev, mount};
 
 /// Size of a disk, in bytes.
-pub const SIZE: u64 = 2 << 30;
+pub const SIZE: u64 = 1 << 30;
 
 /// A file as a disk. It goes away with the test.
 pub struct Disk {
