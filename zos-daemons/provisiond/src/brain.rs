@@ -68,6 +68,23 @@ impl State {
         view.deployment(&mut self.history, owner, deployment)
     }
 
+    /// Looks at every workload, so that the times of its changes are known.
+    fn look(&mut self, now: Now, desired: &Desired) {
+        let Self { book, seen, attempts, history, .. } = self;
+        let view = View { desired, seen, attempts, now };
+        for (owner, deployment) in book.current() {
+            view.deployment(history, owner, deployment);
+        }
+        let leaving = |key: &Key| {
+            let vms = seen.vms.iter().flatten();
+            desired.removals.contains(key)
+                || vms.map(|v| (v.twin, v.name.clone())).any(|k| k == *key)
+        };
+        history.retain(|key| {
+            desired.vms.contains_key(key) || desired.volumes.contains_key(key) || leaving(key)
+        });
+    }
+
     /// Volumes that nobody wants and nobody took away.
     fn orphans(&self, desired: &Desired) -> Vec<&Volume> {
         let known = |key: &Key| desired.volumes.contains_key(key) || desired.removals.contains(key);
@@ -254,6 +271,7 @@ impl Brain {
             Fault::new("provision.orphan-volumes", detail)
         });
         self.faults.replace("provision.orphan-volumes", orphans);
+        state.look(self.now(), &desired);
         let steps = plan(&desired, &actual);
         // A disk that comes late is to be noticed soon.
         let missing = desired.volumes.keys().any(|key| !actual.volumes.contains(key));

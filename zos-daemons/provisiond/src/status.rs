@@ -67,6 +67,11 @@ impl History {
         }
         entry.1
     }
+
+    /// Forgets workloads that nobody wants and that are gone.
+    pub fn retain(&mut self, known: impl Fn(&Key) -> bool) {
+        self.0.retain(|key, _| known(key));
+    }
 }
 
 /// The two clocks at one moment.
