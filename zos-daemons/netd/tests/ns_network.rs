@@ -85,12 +85,20 @@ fn vms_reach_the_internet_and_nothing_else() {
         assert!(connects("vm1", "100.64.0.1:53"));
 
         // with addresses that aren't its own
-        run("ip -n vm1 addr add 100.64.200.200/16 dev vm1");
-        assert!(!world::connects_from("vm1", "100.64.200.200", INET));
-        assert!(connects("vm1", INET));
-        run("ip -n vm1 link set vm1 address 02:00:00:00:00:99");
-        assert!(!connects("vm1", INET));
+        let says =
+            |source: std::net::IpAddr| world::arrives("vm1", source, "inet", "203.0.113.80:9");
+        assert!(says(vm1.tap.address));
+        for other in ["100.64.200.200".parse().unwrap(), vm2.tap.address] {
+            run(&format!("ip -n vm1 addr add {other}/16 dev vm1"));
+            assert!(!says(other), "as {other}");
+            run(&format!("ip -n vm1 addr del {other}/16 dev vm1"));
+        }
+        for other in ["02:00:00:00:00:99", &vm2.tap.mac] {
+            run(&format!("ip -n vm1 link set vm1 address {other}"));
+            assert!(!says(vm1.tap.address), "as {other}");
+        }
         run(&format!("ip -n vm1 link set vm1 address {}", vm1.tap.mac));
+        assert!(says(vm1.tap.address));
         until(|| connects("vm1", INET).then_some(()));
     });
 }
