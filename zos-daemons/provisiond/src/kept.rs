@@ -18,7 +18,7 @@ pub fn broken(old: &Deployment, new: &Deployment) -> Vec<FieldError> {
         match (old.workloads.get(name), workload) {
             (None, _) | (Some(Workload::Vm(_)), Workload::Vm(_)) => {}
             (Some(Workload::Volume(was)), Workload::Volume(now)) => {
-                stays("size", was.size != now.size, format!("{} bytes", was.size.0));
+                stays("size", was.size != now.size, was.size.to_string());
                 stays("class", was.class != now.class, format!("`{}`", was.class));
                 let word = format!("{:?}", was.integrity).to_lowercase();
                 stays("integrity", was.integrity != now.integrity, format!("`{word}`"));
