@@ -15,6 +15,7 @@ pub mod effects;
 pub mod host;
 pub mod machine;
 pub mod notes;
+mod outcome;
 pub mod ring;
 
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 use zos_types::Bytes;
-use zos_types::deployment::Image;
+use zos_types::deployment::{Image, Restart};
 use zos_types::unit::MIB;
 
 use super::*;
