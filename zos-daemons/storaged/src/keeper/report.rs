@@ -139,7 +139,7 @@ impl Keeper {
         }
         match &entry.verdict {
             Some(Verdict::Unreadable(error)) => fault(
-                "disk-unreadable",
+                "unreadable",
                 format!("reading it failed: {error}; it is tried again, and never written to"),
             ),
             Some(Verdict::Foreign(what)) => fault(
