@@ -30,7 +30,7 @@ fmt: ## Format the sources
 	@cargo fmt --all
 
 openapi: ## Write docs/openapi.json anew from the types
-	@ZOS_WRITE_OPENAPI=1 cargo test -q -p apid openapi
+	@REGENERATE=1 cargo test -q -p apid --test openapi
 
 clean: ## Remove what was built here; the cache in ~/.cache/zos stays
 	@cargo clean
