@@ -10,11 +10,10 @@ setup: ## Install what building and testing needs (asks first, unless YES=1 or C
 	@scripts/setup
 
 image: setup ## Build kernels, initramfs, UKI, USB stick and PXE tree into out/x86_64
-	@cargo run -q --release -p image-builder -- image
+	@cargo run -q -p image-builder -- image
 
 run: image ## Boot a node in QEMU by iPXE, show its console, run a twin's VM on it; Ctrl-C ends it
-	@cargo build -q --release -p zos
-	@cargo run -q --release -p qemu-tests --bin run
+	@cargo run -q -p qemu-tests --bin run
 
 test: setup ## Every check and test that fits CI, with what took how long
 	@scripts/check test
@@ -23,8 +22,7 @@ test-all: setup ## Every check and test
 	@scripts/check test-all
 
 bench: image ## Measure boot, memory, VMs and their peers into target/bench, and show a table
-	@cargo build -q --release -p zos
-	@cargo run -q --release -p qemu-tests --bin bench
+	@cargo run -q -p qemu-tests --bin bench
 
 fmt: ## Format the sources
 	@cargo fmt --all
