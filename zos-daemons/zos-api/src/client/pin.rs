@@ -62,19 +62,30 @@ impl Pin {
             Some(other) => PinError::Other(other),
             None => PinError::Signature,
         };
-        let ed25519 = [&leaf.signature_algorithm, &leaf.tbs_certificate.signature]
-            .iter()
-            .all(|algorithm| algorithm.algorithm == OID_SIG_ED25519);
-        if !ed25519 || leaf.signature_value.unused_bits != 0 {
+        if leaf.tbs_certificate.signature.algorithm != OID_SIG_ED25519 {
             return Err(wrong());
         }
+        let signed = leaf.tbs_certificate.as_ref();
         let signature =
             Signature::from_slice(&leaf.signature_value.data).map_err(|_| PinError::Signature)?;
-        node.verifying_key()
-            .verify_strict(leaf.tbs_certificate.as_ref(), &signature)
-            .map_err(|_| wrong())?;
+        if der != envelope(signed, &signature) {
+            return Err(PinError::Signature);
+        }
+        node.verifying_key().verify_strict(signed, &signature).map_err(|_| wrong())?;
         Ok(node)
     }
+}
+
+/// The only certificate that says this with this signature (RFC 5280, section 4.1; RFC 8410, section
+/// 3). What stands around the signed part is not signed: a reader that is lenient about it would
+/// take many.
+fn envelope(signed: &[u8], signature: &Signature) -> Vec<u8> {
+    const ED25519: [u8; 7] = [0x30, 5, 6, 3, 0x2b, 0x65, 0x70];
+    const BITS: [u8; 3] = [3, 65, 0];
+    let length = signed.len() + ED25519.len() + BITS.len() + Signature::BYTE_SIZE;
+    // Two bytes of length, as DER has it from 256 to 65,535 bytes; no leaf of ours has others.
+    let [high, low] = u16::try_from(length).unwrap_or(0).to_be_bytes();
+    [&[0x30, 0x82, high, low], signed, &ED25519, &BITS, &signature.to_bytes()].concat()
 }
 
 /// The node in the name `<node id>.zos`.
@@ -170,6 +181,19 @@ mod tests {
         check(Some(2), &leaf(1), Some(&node(1).1.to_string()));
         check(Some(1), &[], Some("can't be read"));
         check(Some(1), &[leaf(1), vec![0]].concat(), Some("can't be read"));
+    }
+
+    #[test]
+    fn what_stands_around_the_signed_part_is_fixed() {
+        let good = leaf(1);
+        let tail = good.len() - Signature::BYTE_SIZE - 10;
+        for at in (0..4).chain(tail..tail + 10) {
+            for bit in 0..8 {
+                let mut der = good.clone();
+                der[at] ^= 1 << bit;
+                assert!(pin(Some(1)).check(&der).is_err(), "byte {at}, bit {bit}");
+            }
+        }
     }
 
     proptest! {
