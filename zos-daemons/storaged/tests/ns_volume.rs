@@ -66,15 +66,21 @@ async fn live(pool: pool::Pool) {
     let (volume, fd) = volumes.open(twin, name.clone(), &Plain).await.unwrap();
     assert_eq!(volume.size, Bytes(64 << 20));
     let device = File::from(fd);
+    // A new volume's ends are clear, and only a new one's are cleared.
+    let mut end = vec![1; 1 << 20];
+    for at in [0, 63 << 20] {
+        device.read_exact_at(&mut end, at).unwrap();
+        assert!(end.iter().all(|byte| *byte == 0), "noise at {at}");
+    }
     let words = b"what a twin writes ".repeat(1000);
-    device.write_all_at(&words, 1 << 20).unwrap();
+    device.write_all_at(&words, 0).unwrap();
     device.sync_all().unwrap();
 
     // Another storaged finds the same device, while the guest goes on.
-    let again = restart();
+    let mut again = restart();
     let (_, fd) = again.open(twin, name.clone(), &Plain).await.unwrap();
     let mut read = vec![0; words.len()];
-    File::from(fd).read_exact_at(&mut read, 1 << 20).unwrap();
+    File::from(fd).read_exact_at(&mut read, 0).unwrap();
     assert_eq!(read, words);
     for refused in [again.close(twin, name.clone()).await, volumes.delete(twin, name.clone()).await]
     {
@@ -91,7 +97,7 @@ async fn live(pool: pool::Pool) {
     again.close(twin, name.clone()).await.unwrap();
     again.close(twin, name.clone()).await.unwrap();
     let (_, fd) = again.open(twin, name.clone(), &Plain).await.unwrap();
-    File::from(fd).read_exact_at(&mut read, 1 << 20).unwrap();
+    File::from(fd).read_exact_at(&mut read, 0).unwrap();
     assert_eq!(read, words);
     let mut last = restart();
     last.delete(twin, name.clone()).await.unwrap();

@@ -9,13 +9,15 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 use zos_host::dm::{Dm, Target};
 use zos_host::{Context, Error, Result, SysRoot, loopdev};
-use zos_types::{TwinId, WorkloadName};
+use zos_types::unit::MIB;
+use zos_types::{Bytes, TwinId, WorkloadName};
 
 /// Bytes of a volume's key: two of AES-256, as XTS needs them.
 pub const KEY: usize = 64;
@@ -68,6 +70,17 @@ pub fn map(name: &str, file: &Path, cipher: &str, key: &[u8], block: u32) -> Res
         let _ = dm.remove(name, false);
     }
     mapped
+}
+
+/// Makes the first and last MiB of a fresh volume read as zeros; durable when it returns. What was
+/// never written reads as noise through dm-crypt, and a guest that probes for a file system must not
+/// find one in it by chance.
+pub fn clear_ends(device: &OwnedFd, size: Bytes) -> io::Result<()> {
+    let file = File::from(device.try_clone()?);
+    let zeros = vec![0; usize::try_from(MIB.min(size.0)).unwrap_or(0)];
+    file.write_all_at(&zeros, 0)?;
+    file.write_all_at(&zeros, size.0.saturating_sub(MIB))?;
+    file.sync_all()
 }
 
 /// Takes a volume's device away; `false`: there was none. `ResourceBusy` while it is in use.

@@ -42,6 +42,9 @@ pub struct Record {
     pub key: KeyHolder,
     /// dm-crypt's cipher.
     pub cipher: String,
+    /// It was never handed out, and its ends still read as noise.
+    #[serde(default)]
+    pub fresh: bool,
     /// It is being destroyed.
     #[serde(default)]
     pub deleting: bool,
@@ -59,6 +62,7 @@ impl Record {
             integrity: Integrity::None,
             key: KeyHolder::Node,
             cipher: "aes-xts-plain64".to_owned(),
+            fresh: true,
             deleting: false,
         }
     }

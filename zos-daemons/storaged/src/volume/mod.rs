@@ -12,7 +12,6 @@ pub mod place;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine;
@@ -210,7 +209,7 @@ impl Volumes {
 
     /// The open device of a volume.
     pub async fn open(
-        &self,
+        &mut self,
         twin: TwinId,
         name: WorkloadName,
         keys: &impl Keys,
@@ -222,18 +221,36 @@ impl Volumes {
             let device = device.clone();
             blocking("find", &id, move || device::find(&device)).await?
         };
-        if let Some(fd) = found {
-            return Ok((kept.volume(), fd));
+        let files = Files::of(&self.pools[&kept.pool].root, &id.0, &id.1);
+        let fd = match found {
+            Some(fd) => fd,
+            None => {
+                let (path, block) = (files.data(), self.pools[&kept.pool].block);
+                let sealed = {
+                    let files = files.clone();
+                    blocking("read the key of", &id, move || files.read_key()).await?
+                };
+                let key = keys.unseal(context(&id), &sealed).await?;
+                let cipher = kept.record.cipher.clone();
+                blocking("open", &id, move || device::map(&device, &path, &cipher, &key, block))
+                    .await?
+            }
+        };
+        let volume = kept.volume();
+        if !kept.record.fresh {
+            return Ok((volume, fd));
         }
-        let pool = &self.pools[&kept.pool];
-        let files = Files::of(&pool.root, &id.0, &id.1);
-        let path: PathBuf = files.data();
-        let sealed = blocking("read the key of", &id, move || files.read_key()).await?;
-        let key = keys.unseal(context(&id), &sealed).await?;
-        let (cipher, block) = (kept.record.cipher.clone(), pool.block);
-        let fd = blocking("open", &id, move || device::map(&device, &path, &cipher, &key, block))
-            .await?;
-        Ok((kept.volume(), fd))
+        let record = Record { fresh: false, ..kept.record.clone() };
+        let (fd, record) = blocking("clear the ends of", &id, move || {
+            device::clear_ends(&fd, record.size)?;
+            files.write_record(&record)?;
+            Ok::<_, io::Error>((fd, record))
+        })
+        .await?;
+        if let Some(kept) = self.volumes.get_mut(&id) {
+            kept.record = record;
+        }
+        Ok((volume, fd))
     }
 
     /// Takes a volume's device away.
