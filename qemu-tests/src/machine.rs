@@ -48,6 +48,7 @@ pub struct Machine {
     pub(crate) api_port: u16,
     pub(crate) api: Api,
     pub(crate) web: Option<Web>,
+    pub(crate) hand: Option<Probe>,
     pub(crate) started: Instant,
     pub(crate) evidence: Evidence,
     pub(crate) _slot: Slot,
@@ -134,10 +135,13 @@ impl Machine {
         Ok(fault(&node, id).context("the fault was there")?.detail.clone())
     }
 
-    /// The hand inside; only for a node with a probe.
-    pub fn probe(&mut self) -> Result<Probe> {
+    /// The hand inside; only for a node with a probe. Its serial port takes one connection, which is kept.
+    pub fn probe(&mut self) -> Result<&mut Probe> {
         ensure!(self.node.probe, "this node was started without a probe");
-        Probe::connect(&self.sockets.path().join("probe"), BOOT)
+        if self.hand.is_none() {
+            self.hand = Some(Probe::connect(&self.sockets.path().join("probe"), BOOT)?);
+        }
+        self.hand.as_mut().context("the probe is connected")
     }
 
     /// Plugs in a disk that the node was started without.

@@ -153,6 +153,7 @@ impl Scene {
             api_port,
             api: Api::new(api_port, None)?,
             web,
+            hand: None,
             started,
             evidence: self.evidence.clone(),
             _slot: slot,

@@ -67,8 +67,10 @@ fn forged_unsigned_expired_and_replayed_requests_and_bad_deployments_are_refused
         let forge = |headers: &mut Vec<(String, String)>| {
             for (name, value) in headers {
                 if name == "signature" {
-                    // Another signature, of the right form: each of its first characters is another one.
-                    *value = value.replacen(|c: char| c.is_ascii_lowercase(), "Q", 3);
+                    // Another signature of the right form: behind the label, three letters are others.
+                    let (label, rest) = value.split_once("=:").unwrap_or_default();
+                    let other = rest.replacen(|c: char| c.is_ascii_lowercase(), "Q", 3);
+                    *value = format!("{label}=:{other}");
                 }
             }
         };

@@ -54,8 +54,8 @@ fn a_corrupt_file_of_the_image_is_shown_and_no_kvm_degrades_the_vm() {
         let twin = scene.twin("twin")?;
         let mut node = scene.start(&Node { boot, virtualization: false, ..Node::default() })?;
         node.wait_ready()?;
-        shown(&mut node, "init.image-corrupt", "/bin/mkfs.btrfs")?;
-        shown(&mut node, "vm.no-kvm", "/dev/kvm")?;
+        shown(&mut node, "image-corrupt", "/bin/mkfs.btrfs")?;
+        shown(&mut node, "vm.no-kvm", "virtualization")?;
         let api = twin.api(&node)?;
         api.put("hello", DISKLESS)?;
         let status = api.wait_workload(("hello", "hello"), SOON, |workload| {
@@ -78,7 +78,7 @@ fn a_disk_that_fails_reads_is_shown_and_nothing_new_is_made_of_the_node() {
         let found = node.wait_ready()?;
         // The key might be on the disk that can't be read: no other is made and kept.
         ensure!(found.ephemeral, "a key was made although a disk can't be read");
-        shown(&mut node, "storage.unreadable", "nvme0n1")?;
+        shown(&mut node, "storage.disk-unreadable", "nvme0n1")?;
         node.power_off()
     });
 }

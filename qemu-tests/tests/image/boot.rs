@@ -17,6 +17,8 @@ fn check(test: &str, boot: Boot, firmware: Firmware, also: impl FnOnce(&Machine)
         );
         ensure!(!found.ephemeral, "the node's key is not on its disk");
         also(&node)?;
+        // What a farmer sees, kept to be looked at.
+        std::thread::sleep(std::time::Duration::from_secs(3));
         node.screenshot("console")?;
         node.power_off()
     });
