@@ -29,7 +29,7 @@ use crate::probe;
 use crate::qemu::Qemu;
 use crate::qmp::Qmp;
 use crate::serial::Serial;
-use crate::slots::Slot;
+use crate::slots::{PATIENCE, Slot};
 use crate::twin::Twin;
 use crate::web::{Page, Web};
 
@@ -42,6 +42,7 @@ pub struct Scene {
     dir: PathBuf,
     boots: u32,
     evidence: Evidence,
+    _own: Slot,
 }
 
 /// Runs a test. When it fails it panics with the reason, what each machine said last, and where the rest lies.
@@ -67,18 +68,23 @@ pub fn scene(name: &str, body: impl FnOnce(&mut Scene) -> Result<()>) {
 }
 
 impl Scene {
-    /// A scene in a folder, which is emptied.
+    /// A scene in a folder, which is emptied once no other run of the same test uses it.
     pub fn new(dir: &Path) -> Result<Self> {
+        let own = Slot::one_of(&[dir.with_extension("lock")], PATIENCE)?;
         if dir.exists() {
             std::fs::remove_dir_all(dir).with_context(|| format!("empty {}", dir.display()))?;
         }
-        Self::keep(dir)
+        Self::at(dir, own)
     }
 
-    /// A scene in a folder as it is: disks and keys of an earlier run stay.
+    /// A scene in a folder as it is: disks and keys of an earlier run stay. Refused while another run uses it.
     pub fn keep(dir: &Path) -> Result<Self> {
+        Self::at(dir, Slot::one_of(&[dir.with_extension("lock")], Duration::ZERO)?)
+    }
+
+    fn at(dir: &Path, own: Slot) -> Result<Self> {
         std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
-        Ok(Self { dir: dir.to_owned(), boots: 0, evidence: Evidence::default() })
+        Ok(Self { dir: dir.to_owned(), boots: 0, evidence: Evidence::default(), _own: own })
     }
 
     /// Its folder.

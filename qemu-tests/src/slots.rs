@@ -1,7 +1,7 @@
 //! Two machines at a time on this computer, however many tests run: a lock file is a place.
 
 use std::fs::{File, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 /// Machines at a time; each has two threads, on two cores.
 const PLACES: usize = 2;
 /// How long to wait for a place: as long as all tests may take.
-const PATIENCE: Duration = Duration::from_secs(30 * 60);
+pub const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
 /// A place, until it is dropped (or its process is gone).
 #[derive(Debug)]
@@ -18,28 +18,31 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Waits for a place among the lock files in a folder.
+    /// Waits for a place for a machine among the lock files in a folder.
     pub fn take(dir: &Path) -> Result<Self> {
-        std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
-        let end = Instant::now() + PATIENCE;
+        let places: Vec<PathBuf> =
+            (0..PLACES).map(|place| dir.join(format!("place-{place}.lock"))).collect();
+        Self::one_of(&places, PATIENCE)
+    }
+
+    /// Waits for one of these lock files.
+    pub fn one_of(files: &[PathBuf], patience: Duration) -> Result<Self> {
+        let end = Instant::now() + patience;
         loop {
-            for place in 0..PLACES {
-                let path = dir.join(format!("place-{place}.lock"));
+            for path in files {
+                let dir = path.parent().context("a lock file has a folder")?;
+                std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
                 let file =
-                    File::create(&path).with_context(|| format!("make {}", path.display()))?;
+                    File::create(path).with_context(|| format!("make {}", path.display()))?;
                 match file.try_lock() {
                     Ok(()) => return Ok(Self { _file: file }),
                     Err(TryLockError::WouldBlock) => {}
-                    Err(TryLockError::Error(error)) => {
-                        return Err(error).context("lock a place for QEMU");
-                    }
+                    Err(TryLockError::Error(error)) => return Err(error).context("lock a file"),
                 }
             }
             if Instant::now() > end {
-                bail!(
-                    "no place for another QEMU in {} minutes: do old ones hang?",
-                    PATIENCE.as_secs() / 60
-                );
+                let held = files.first().map(|path| path.display().to_string()).unwrap_or_default();
+                bail!("{held} is held by another run for {} s", patience.as_secs());
             }
             std::thread::sleep(Duration::from_millis(200));
         }
