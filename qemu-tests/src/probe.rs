@@ -77,8 +77,8 @@ impl Probe {
     }
 
     /// Runs a program of the node to its end: `{"code", "output", "millis"}`.
-    pub fn run(&mut self, command: &str) -> Result<Value> {
-        self.command(&format!("run {command}"))
+    pub fn run(&mut self, words: &[String]) -> Result<Value> {
+        self.command(&format!("run {}", Value::from(words)))
     }
 
     fn text(&mut self, command: &str) -> Result<String> {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  hello                      connect IP:PORT        kill NAME      pss
-//!  cat PATH                   http IP:PORT PATH      run PROGRAM ARGUMENTS
+//!  cat PATH                   http IP:PORT PATH      run ["PROGRAM", "ARGUMENT", ..]
 //!  ─▶ {"command": "...", "ok": ...}  or  {"command": "...", "error": "..."}
 //! ```
 //!
@@ -17,6 +17,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use rustix::system::{RebootCommand, reboot};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use serde_json::{Value, json};
 
@@ -24,6 +25,11 @@ const PORT: &str = "/dev/ttyS1";
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn main() -> Result<()> {
+    if std::process::id() == 1 {
+        // The init of the bench's guests: they end where others begin.
+        tell_the_vmm();
+        reboot(RebootCommand::Restart).context("ask for a reboot")?;
+    }
     let mut port = File::options()
         .read(true)
         .write(true)
@@ -78,5 +84,22 @@ fn get(to: SocketAddr, path: &str) -> Result<String> {
     match head.split(' ').nth(1) {
         Some("200") => Ok(body.to_owned()),
         other => bail!("status {}: {body}", other.unwrap_or("none")),
+    }
+}
+
+/// Writes the mark of a running init, 0x60 to I/O port 0x80, where the guest has `/dev/port`. A VMM that
+/// knows the mark notes the time.
+fn tell_the_vmm() {
+    use std::os::unix::fs::FileExt as _;
+    let mounted = rustix::mount::mount(
+        "dev",
+        "/dev",
+        "devtmpfs",
+        rustix::mount::MountFlags::empty(),
+        None::<&std::ffi::CStr>,
+    );
+    let port = File::options().write(true).open("/dev/port");
+    if let (Ok(()) | Err(rustix::io::Errno::BUSY), Ok(port)) = (mounted, port) {
+        port.write_all_at(&[0x60], 0x80).ok();
     }
 }

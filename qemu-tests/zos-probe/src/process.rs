@@ -39,13 +39,13 @@ pub(crate) fn kill(wanted: &str) -> Result<Value> {
     Ok(killed.into())
 }
 
-/// Runs a program to its end.
+/// Runs a program, given as a list of words, to its end.
 pub(crate) fn run(command: &str) -> Result<Value> {
-    let mut words = command.split_whitespace();
-    let program = words.next().context("run PROGRAM ARGUMENTS")?;
+    let words: Vec<String> = serde_json::from_str(command).context("run [\"PROGRAM\", ..]")?;
+    let (program, arguments) = words.split_first().context("run [\"PROGRAM\", ..]")?;
     let start = Instant::now();
     let output =
-        Command::new(program).args(words).output().with_context(|| format!("run {program}"))?;
+        Command::new(program).args(arguments).output().with_context(|| format!("run {program}"))?;
     let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     let text = [output.stdout, output.stderr].concat();
     Ok(

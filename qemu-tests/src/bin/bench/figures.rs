@@ -52,14 +52,19 @@ impl Figures {
                 None => Default::default(),
             };
             let value = number(*value);
-            let _ = writeln!(out, "{name:<44}{value:>12} {unit:<6}{goal:>10}  {peer:<28}{ratio:>7}");
+            let _ =
+                writeln!(out, "{name:<44}{value:>12} {unit:<6}{goal:>10}  {peer:<28}{ratio:>7}");
         }
         out
     }
 }
 
 fn number(value: f64) -> String {
-    if value.fract() == 0.0 || value >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") }
+    if value.fract() == 0.0 || value >= 100.0 {
+        format!("{value:.0}")
+    } else {
+        format!("{value:.2}")
+    }
 }
 
 /// The middle one of some values.
@@ -87,7 +92,8 @@ pub(crate) fn image(figures: &mut Figures) -> Result<()> {
         figures.add(&format!("image: {name}"), mib(size), "MiB");
     }
     let manifest = std::fs::read(image::file("manifest.json")?).context("read manifest.json")?;
-    let manifest: serde_json::Value = serde_json::from_slice(&manifest).context("read manifest.json")?;
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&manifest).context("read manifest.json")?;
     for (key, name, unit) in [
         ("root", "image: root file system", "MiB"),
         ("zos.efi without blobs", "image: zos.efi without blobs", "MiB"),

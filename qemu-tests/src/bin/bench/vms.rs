@@ -6,7 +6,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use image_builder::arch::Arch;
 use image_builder::cpio::{Archive, Mode};
+use image_builder::elf;
 use qemu_tests::machine::SOON;
 use qemu_tests::qemu::Qemu;
 use qemu_tests::{Boot, Node, Scene, image, probe, programs};
@@ -26,24 +28,19 @@ pub(crate) fn measure(scene: &mut Scene, runs: usize, figures: &mut Figures) -> 
     let node = Node {
         boot: Boot::Files { kernel: image::vmlinuz()?, initramfs: Some(initramfs) },
         memory: 3072,
-        probe: false,
         ..Node::default().with_probe()
     };
-    // The probe is in our own archive already; the node only needs its second serial port.
-    let node = Node { probe: true, ..node };
     let mut machine = scene.start(&node)?;
     machine.wait_ready()?;
-    let ours = format!(
-        "/bin/zos-vmm --kernel {KERNEL} --initramfs {INITRAMFS} --memory 192MiB --cpus 1 --json \
-         --cmdline {}",
-        LINE.replace(' ', "\u{a0}")
-    );
-    let peer = format!(
-        "{qemu} -nodefaults -no-user-config -no-reboot -display none -accel kvm -cpu host \
-         -machine microvm,acpi=off -smp 1 -m 192 -kernel {KERNEL} -initrd {INITRAMFS} \
-         -serial null -append {}",
-        LINE.replace(' ', "\u{a0}")
-    );
+    let ours: Vec<String> = words("/bin/zos-vmm --memory 192MiB --cpus 1 --json")
+        .chain(["--kernel", KERNEL, "--initramfs", INITRAMFS, "--cmdline", LINE].map(Into::into))
+        .collect();
+    let machine_words = "-nodefaults -no-user-config -no-reboot -display none -accel kvm -cpu host \
+                         -machine microvm,acpi=off -smp 1 -m 192 -serial null -L /bench";
+    let peer: Vec<String> = words(&qemu)
+        .chain(words(machine_words))
+        .chain(["-kernel", KERNEL, "-initrd", INITRAMFS, "-append", LINE].map(Into::into))
+        .collect();
     let (mut own, mut other, mut report) = (Vec::new(), Vec::new(), Value::Null);
     for _ in 0..runs {
         let (millis, output) = run(machine.probe()?, &ours, 3)?;
@@ -71,41 +68,50 @@ pub(crate) fn measure(scene: &mut Scene, runs: usize, figures: &mut Figures) -> 
 }
 
 /// Milliseconds of a program's life, and what it said.
-fn run(probe: &mut probe::Probe, command: &str, code: i64) -> Result<(f64, String)> {
+fn run(probe: &mut probe::Probe, command: &[String], code: i64) -> Result<(f64, String)> {
     let answer = probe.run(command)?;
     let output = answer["output"].as_str().unwrap_or_default().to_owned();
-    ensure!(answer["code"] == code, "{command} ended with {}: {output}", answer["code"]);
+    ensure!(answer["code"] == code, "{} ended with {}: {output}", command[0], answer["code"]);
     Ok((float(answer["millis"].as_u64().context("a run has a time")?), output))
 }
 
-/// Our image with the probe, the guest's init, and QEMU with its libraries; gives QEMU's command in the node.
+fn words(text: &str) -> impl Iterator<Item = String> {
+    text.split_whitespace().map(str::to_owned)
+}
+
+/// Our image with the guest's init and QEMU with its libraries; gives QEMU's command in the node.
 fn pack(target: &Path) -> Result<String> {
     let qemu = Qemu::find()?;
-    let mut files: Vec<(String, Mode, Vec<u8>)> = probe::files()?
-        .into_iter()
-        .map(|(path, mode, bytes)| (path.to_owned(), mode, bytes))
-        .collect();
     let mut guest = Archive::new();
     let init = std::fs::read(programs::probe()?).context("read the guest's init")?;
     guest.add("init", Mode::Program, &init);
-    files.push((INITRAMFS[1..].to_owned(), Mode::File, guest.finish()));
-    let program = qemu.program()?;
-    let mut libraries = Vec::new();
-    for path in image_builder::elf::closure(&program, &qemu.library_folders())? {
-        libraries.push(path);
-    }
-    let mut add = |path: &PathBuf| -> Result<String> {
+    // Where its init mounts devtmpfs.
+    guest.add("dev", Mode::Dir, &[]);
+    let mut files = vec![(INITRAMFS[1..].to_owned(), Mode::File, guest.finish())];
+    let tree = qemu.tree.clone().unwrap_or_else(|| PathBuf::from("/"));
+    let program = tree.join("usr/bin/qemu-system-x86_64");
+    let mut add = |path: &Path| -> Result<String> {
         let name = path.file_name().and_then(|name| name.to_str()).context("a file has a name")?;
         let bytes = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
         files.push((format!("bench/{name}"), Mode::Program, bytes));
         Ok(format!("/bench/{name}"))
     };
+    let libraries =
+        elf::closure(std::slice::from_ref(&program), std::slice::from_ref(&tree), Arch::X86_64)
+            .context("find QEMU's libraries")?;
+    let mut loader = String::new();
     for library in &libraries {
-        add(library)?;
+        let place = add(&library.source)?;
+        if place.contains("/ld-linux") {
+            loader = place;
+        }
     }
-    let program = add(&program)?;
+    for firmware in ["qboot.rom", "linuxboot_dma.bin", "pvh.bin"] {
+        add(&tree.join("usr/share/qemu").join(firmware))?;
+    }
+    let command = format!("{loader} --library-path /bench {}", add(&program)?);
     let borrowed: Vec<(&str, Mode, Vec<u8>)> =
         files.iter().map(|(path, mode, bytes)| (path.as_str(), *mode, bytes.clone())).collect();
     image::extend_initramfs(&image::initramfs()?, &borrowed, target)?;
-    Ok(format!("/bench/ld-linux-x86-64.so.2 --library-path /bench {program}"))
+    Ok(command)
 }
