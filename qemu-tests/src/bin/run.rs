@@ -35,7 +35,7 @@ struct Arguments {
     #[arg(long)]
     once: bool,
     /// How many lines of the VM's log end a run with --once.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 36)]
     lines: usize,
     /// Memory of the node, in MiB.
     #[arg(long, default_value_t = 2048)]
