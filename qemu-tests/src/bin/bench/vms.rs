@@ -87,7 +87,10 @@ fn pack(target: &Path) -> Result<String> {
     guest.add("init", Mode::Program, &init);
     // Where its init mounts devtmpfs.
     guest.add("dev", Mode::Dir, &[]);
-    let mut files = vec![(INITRAMFS[1..].to_owned(), Mode::File, guest.finish())];
+    let mut files = vec![
+        ("bench".to_owned(), Mode::Dir, Vec::new()),
+        (INITRAMFS[1..].to_owned(), Mode::File, guest.finish()),
+    ];
     let tree = qemu.tree.clone().unwrap_or_else(|| PathBuf::from("/"));
     let program = tree.join("usr/bin/qemu-system-x86_64");
     let mut add = |path: &Path| -> Result<String> {
