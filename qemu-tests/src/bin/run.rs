@@ -24,6 +24,8 @@ use qemu_tests::{Boot, Firmware, GIB, Machine, Node, Scene, image};
 
 /// How long an orderly stop may take, before the power is cut.
 const STOP: Duration = Duration::from_secs(60);
+/// How long a press of the power button is waited for.
+const PRESS_AGAIN: Duration = Duration::from_secs(4);
 
 /// Boots a node in QEMU by iPXE, shows its console and what it has, and runs a sample deployment on it.
 ///
@@ -174,10 +176,11 @@ fn switch_off(machine: &mut Machine, stop: &Stop) -> Result<()> {
     if machine.check_alive().is_err() {
         return Ok(());
     }
-    machine.press_power_button()?;
     let (end, so_far) = (Instant::now() + STOP, stop.count());
     while Instant::now() < end && stop.count() == so_far {
-        if let Ok(reason) = machine.wait_off(Duration::from_millis(200)) {
+        // A node that still boots misses the button: it is pressed again.
+        machine.press_power_button()?;
+        if let Ok(reason) = machine.wait_off(PRESS_AGAIN) {
             ensure!(reason == "guest-shutdown", "the node ended by {reason}");
             say("the node is off");
             return Ok(());

@@ -34,6 +34,8 @@ fn the_same_disk_again_is_the_same_node_with_its_deployment_running() {
         twin.api(&node)?.wait_log(("hello", "hello"), "boots: 1", SOON)?;
         // Power-off is orderly with a VM, too: the guest is asked, the disk is unmounted.
         node.power_off()?;
+        let last = node.serial().tail(20);
+        ensure!(last.contains("disks are synced"), "no word of synced disks at the end:\n{last}");
         drop(node);
 
         let mut node = scene.start(&Node::with_disks([disk]))?;
