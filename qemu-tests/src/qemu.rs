@@ -20,6 +20,8 @@ use image_builder::fetch::Fetcher;
 use image_builder::inputs::Purpose;
 use image_builder::project::Project;
 
+use crate::slots::{PATIENCE, Slot};
+
 const NAME: &str = "qemu-system-x86_64";
 const OLDEST: u32 = 10;
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
@@ -66,6 +68,8 @@ impl Qemu {
             return Ok(installed);
         }
         let project = Project::around(Path::new(env!("CARGO_MANIFEST_DIR")))?;
+        // Two at once would fetch the same, and apt lets only one ask.
+        let _one = Slot::one_of(&[project.root().join("target/qemu-tests/qemu.lock")], PATIENCE)?;
         let fetcher = Fetcher::open(&project, Cache::of_user()?, false)?;
         let tree = fetcher.merged(Purpose::Tests, Arch::X86_64).context("unpack QEMU")?;
         Self::unpacked(&tree)
