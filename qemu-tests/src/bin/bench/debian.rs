@@ -14,17 +14,22 @@ use qemu_tests::{Boot, Nic, Node, Scene};
 use crate::figures::{Figures, float, mib};
 use crate::node::{kept, meminfo};
 
-/// Says on the console when the machine is up, and what memory it holds then.
+/// Says in the kernel's log when the machine is up, and what memory it holds when it has settled.
 const UNIT: &str = "\
 [Unit]
 After=multi-user.target systemd-networkd-wait-online.service
 [Service]
 Type=oneshot
-StandardOutput=tty
-TTYPath=/dev/ttyS0
-ExecStart=/bin/sh -c 'read up rest < /proc/uptime; echo \"BENCH-UP $up\"; sleep 10; cat /proc/meminfo; echo BENCH-END'
+ExecStart=/bin/sh /bench.sh
 [Install]
 WantedBy=multi-user.target
+";
+const SCRIPT: &str = "\
+read up rest < /proc/uptime
+echo \"BENCH-UP $up\" > /dev/kmsg
+sleep 10
+fields='^(MemTotal|MemFree|Active.file.|Inactive.file.|SReclaimable):'
+echo \"BENCH-MEMORY;$(grep -E \"$fields\" /proc/meminfo | tr '\\n' ';')\" > /dev/kmsg
 ";
 
 /// The wired cards by DHCP, as our netd does.
@@ -42,10 +47,9 @@ pub(crate) fn measure(scene: &mut Scene, figures: &mut Figures) -> Result<()> {
     };
     let mut machine = scene.start(&node)?;
     let up = machine.wait_for_serial("BENCH-UP", 2 * BOOT)?;
-    machine.wait_for_serial("BENCH-END", SOON)?;
+    let text = machine.wait_for_serial("BENCH-MEMORY", SOON)?.replace(';', "\n");
     let seconds: f64 =
         up.split_whitespace().last().and_then(|word| word.parse().ok()).context("read its time")?;
-    let text = machine.serial().text();
     let ram = node.memory << 20;
     let (held, total) = (kept(ram, &text)?, meminfo(&text, "MemTotal")? << 10);
     ensure!(total < ram, "Debian counts more memory than the machine has");
@@ -96,6 +100,7 @@ fn make(dir: &Path) -> Result<(std::path::PathBuf, std::path::PathBuf)> {
         .context("write its network")?;
     std::fs::write(tree.join("etc/systemd/system/bench.service"), UNIT)
         .context("write its unit")?;
+    std::fs::write(tree.join("bench.sh"), SCRIPT).context("write its script")?;
     let wants = tree.join("etc/systemd/system/multi-user.target.wants");
     std::fs::create_dir_all(&wants).context("make a folder")?;
     for (unit, target) in [
