@@ -14,6 +14,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use zos_host::user;
+
 use crate::arch::Arch;
 use crate::cache::hash_fields;
 use crate::cpio::Mode;
@@ -26,22 +28,6 @@ use crate::manifest::Foreign;
 use crate::programs;
 use crate::project::Project;
 use crate::root::{Part, Root};
-
-/// A daemon's user; its group has the same name and number.
-const USERS: [(&str, u32); 12] = [
-    ("root", 0),
-    ("storage", 110),
-    ("identity", 111),
-    ("net", 112),
-    ("capacity", 113),
-    ("image", 114),
-    ("vm", 115),
-    ("provision", 116),
-    ("meter", 117),
-    ("api", 118),
-    ("power", 119),
-    ("console", 120),
-];
 
 /// Names that `nft` looks up (IANA protocol numbers); without the file it refuses rules that name one.
 const PROTOCOLS: [(&str, u8, &str); 11] = [
@@ -159,7 +145,7 @@ fn toml_files(dir: &Path) -> Result<Vec<PathBuf>> {
 
 /// No password, no shell: nobody logs in.
 fn passwd() -> String {
-    USERS.iter().map(|(name, id)| format!("{name}:x:{id}:{id}::/:/bin/false\n")).collect()
+    user::NAMES.iter().map(|(name, id)| format!("{name}:x:{id}:{id}::/:/bin/false\n")).collect()
 }
 
 fn protocols() -> String {
@@ -168,7 +154,7 @@ fn protocols() -> String {
 }
 
 fn group() -> String {
-    USERS.iter().map(|(name, id)| format!("{name}:x:{id}:\n")).collect()
+    user::NAMES.iter().map(|(name, id)| format!("{name}:x:{id}:\n")).collect()
 }
 
 #[cfg(test)]
@@ -179,9 +165,9 @@ mod tests {
     fn users_have_one_number_for_user_and_group() {
         assert!(passwd().starts_with("root:x:0:0::/:/bin/false\nstorage:x:110:110:"));
         assert!(group().ends_with("console:x:120:\n"));
-        let mut ids: Vec<u32> = USERS.iter().map(|u| u.1).collect();
+        let mut ids: Vec<u32> = user::NAMES.iter().map(|u| u.1).collect();
         ids.dedup();
-        assert_eq!(ids.len(), USERS.len());
+        assert_eq!(ids.len(), user::NAMES.len());
     }
 
     #[test]

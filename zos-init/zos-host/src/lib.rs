@@ -34,6 +34,7 @@ pub mod power;
 pub mod process;
 pub mod sysroot;
 pub mod tap;
+pub mod user;
 pub mod varlink;
 
 mod sys;

@@ -54,3 +54,19 @@ impl User {
         Self::ALL.into_iter().find(|user| user.id() == id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_those_that_services_run_as() {
+        let ours = User::ALL.map(|user| (format!("{user:?}").to_lowercase(), user.id()));
+        let known: Vec<(String, u32)> = zos_host::user::NAMES
+            .iter()
+            .filter(|(name, _)| *name != "root")
+            .map(|(name, id)| ((*name).to_owned(), *id))
+            .collect();
+        assert_eq!(ours.as_slice(), known);
+    }
+}

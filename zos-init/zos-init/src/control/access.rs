@@ -1,6 +1,6 @@
 //! Who may call what: the peer's user, as the kernel knows it, against one table.
 
-use crate::unit::user;
+use zos_host::user;
 
 /// Methods of `org.zos.Init` and the users that may call them; root may call all.
 const TABLE: &[(&str, &[&str])] = &[

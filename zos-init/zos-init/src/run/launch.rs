@@ -12,14 +12,14 @@ use zos_host::cgroup::Cgroup;
 use zos_host::kmsg::Level;
 use zos_host::poll::Interest;
 use zos_host::process::{Capabilities, Program, Resource, Root, Spawn, c_string};
-use zos_host::{Context, Error, Result, SysRoot, clock, mount, process};
+use zos_host::{Context, Error, Result, SysRoot, clock, mount, process, user};
 
 use super::output::{Lines, Output};
 use super::{Live, Node, Token, Transient};
 use crate::boot::machine;
 use crate::log;
 use crate::supervise::UnitId;
-use crate::unit::{Ready, Service, user};
+use crate::unit::{Ready, Service};
 
 /// Bytes of output that are taken from one pipe before others get their turn.
 const TURN: usize = 64 << 10;

@@ -17,7 +17,6 @@ mod form;
 mod graph;
 mod service;
 mod template;
-pub(crate) mod user;
 
 #[cfg(test)]
 mod tests;

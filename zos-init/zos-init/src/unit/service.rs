@@ -2,9 +2,10 @@
 
 use zos_host::cmdline::nearest;
 use zos_host::process::{Capabilities, signal_number};
+use zos_host::user;
 
 use super::form::{Form, Value};
-use super::{Problem, Ready, Restart, Rules, Service, user};
+use super::{Problem, Ready, Restart, Rules, Service};
 
 pub(super) fn parse(file: &str, name: &str, text: &str) -> Result<Service, Vec<Problem>> {
     let mut form = Form::open(file, text)?;

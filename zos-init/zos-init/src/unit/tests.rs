@@ -1,6 +1,7 @@
 use std::fs;
 
 use proptest::prelude::*;
+use zos_host::user;
 
 use super::*;
 
