@@ -33,13 +33,17 @@ pub fn initramfs() -> Result<PathBuf> {
 
 /// Writes an initramfs with more files behind it: the kernel unpacks archives one after another, and what comes later
 /// stands in place of what came before.
-pub fn extend_initramfs(base: &Path, files: &[(&str, Mode, Vec<u8>)], target: &Path) -> Result<()> {
+pub fn extend_initramfs<P: AsRef<str>>(
+    base: &Path,
+    files: &[(P, Mode, Vec<u8>)],
+    target: &Path,
+) -> Result<()> {
     let mut bytes = std::fs::read(base).with_context(|| format!("read {}", base.display()))?;
     // A plain archive is only found at a multiple of 4 (the kernel's initramfs buffer format).
     bytes.resize(bytes.len().next_multiple_of(4), 0);
     let mut archive = Archive::new();
     for (path, mode, data) in files {
-        archive.add(path, *mode, data);
+        archive.add(path.as_ref(), *mode, data);
     }
     bytes.extend(archive.finish());
     std::fs::write(target, bytes).with_context(|| format!("write {}", target.display()))

@@ -113,8 +113,6 @@ fn pack(target: &Path) -> Result<String> {
         add(&tree.join("usr/share/qemu").join(firmware))?;
     }
     let command = format!("{loader} --library-path /bench {}", add(&program)?);
-    let borrowed: Vec<(&str, Mode, Vec<u8>)> =
-        files.iter().map(|(path, mode, bytes)| (path.as_str(), *mode, bytes.clone())).collect();
-    image::extend_initramfs(&image::initramfs()?, &borrowed, target)?;
+    image::extend_initramfs(&image::initramfs()?, &files, target)?;
     Ok(command)
 }
