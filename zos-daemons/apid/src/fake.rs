@@ -196,7 +196,9 @@ impl Machine for FakeNode {
         let boot = Boot {
             version: "0.1.0".into(),
             image: "00".repeat(32),
-            boot_reason: "cold".into(),
+            boot_reason: zos_types::machine::BootReason::Cold,
+            ending: None,
+            watchdog: None,
             time_quality: TimeQuality::Rtc,
             settings: BTreeMap::new(),
             phases: vec![Phase { name: "services".into(), millis: 1200 }],

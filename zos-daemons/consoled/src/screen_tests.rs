@@ -34,7 +34,9 @@ fn view() -> View {
     let boot = Boot {
         version: "0.1.0".into(),
         image: "ab".repeat(32),
-        boot_reason: "cold".into(),
+        boot_reason: zos_types::machine::BootReason::Cold,
+        ending: None,
+        watchdog: None,
         time_quality: TimeQuality::Rtc,
         settings: BTreeMap::from([("farm".into(), "7".into())]),
         phases: vec![],

@@ -77,6 +77,16 @@ impl Daemon {
         Ok(Self { name, settings, bus: Bus::default(), faults: FaultBoard::default(), listener })
     }
 
+    /// A daemon without PID 1: a part of a simulated node, or of a test.
+    pub fn simulated(
+        name: &'static str,
+        settings: Settings,
+        bus: Bus,
+        listener: Option<UnixListener>,
+    ) -> Self {
+        Self { name, settings, bus, faults: FaultBoard::default(), listener }
+    }
+
     /// Signals readiness and serves until SIGTERM.
     pub async fn serve(mut self, router: Router) -> Result<(), DaemonError> {
         let router = router.seal(self.faults.clone())?;

@@ -132,6 +132,57 @@ pub enum TimeQuality {
     Synced,
 }
 
+/// Why the machine booted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BootReason {
+    /// It was switched on, after an orderly end or for the first time.
+    Cold,
+    /// It was told to.
+    Reboot,
+    /// By the kernel that ran before, without the firmware.
+    Kexec,
+    /// A watchdog fired.
+    Watchdog,
+    /// The kernel died; its last words are kept.
+    Panic,
+    /// It was switched on, and the run before never ended.
+    PowerLoss,
+    /// The memory was kept, and the run before neither ended nor died: a reset button, or a watchdog that doesn't
+    /// tell.
+    Reset,
+    /// Nothing tells: no memory was kept, and no disk with our state is there.
+    #[default]
+    Unknown,
+}
+
+impl std::fmt::Display for BootReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Cold => "cold",
+            Self::Reboot => "reboot",
+            Self::Kexec => "kexec",
+            Self::Watchdog => "watchdog",
+            Self::Panic => "panic",
+            Self::PowerLoss => "power loss",
+            Self::Reset => "reset",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// A watchdog of the machine.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Watchdog {
+    /// What its driver calls it: `i6300ESB timer`.
+    pub identity: String,
+    /// Seconds without food after which it fires.
+    pub timeout: u32,
+    /// False: the kernel's own timer, which a kernel that hangs takes along.
+    pub hardware: bool,
+}
+
+
 /// Who and how the node is (`GET /v1/node`). Public: it holds no serial number.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Node {
@@ -147,8 +198,10 @@ pub struct Node {
     pub version: String,
     /// SHA-256 of the image's manifest, in hex.
     pub image: String,
-    /// Why it booted: `cold`, `reboot`.
-    pub boot_reason: String,
+    /// Why it booted.
+    pub boot_reason: BootReason,
+    /// The watchdog that boots it again when it hangs.
+    pub watchdog: Option<Watchdog>,
     /// The node's clock (RFC 3339).
     pub time: String,
     /// How far the clock is to be believed.

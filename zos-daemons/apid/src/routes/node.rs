@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use zos_api::local::init::{Boot, Unit, UnitKind, UnitState};
 use zos_api::node::NodeCapacity;
 use zos_types::Problem;
-use zos_types::machine::{Node, Service, TimeQuality};
+use zos_types::machine::{BootReason, Node, Service, TimeQuality};
 
 use crate::backend::About;
 use crate::problem::Refused;
@@ -39,6 +39,7 @@ pub(super) async fn get_node(State(api): State<Arc<Api>>) -> Json<Node> {
         version: boot.version,
         image: boot.image,
         boot_reason: boot.boot_reason,
+        watchdog: boot.watchdog,
         time: Timestamp::from_second(now.wall).unwrap_or_default().to_string(),
         time_quality: boot.time_quality,
         uptime: now.boot_millis / 1000,
@@ -54,7 +55,9 @@ fn silent() -> Boot {
     Boot {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         image: String::new(),
-        boot_reason: "unknown".to_owned(),
+        boot_reason: BootReason::Unknown,
+        ending: None,
+        watchdog: None,
         time_quality: TimeQuality::Unsure,
         settings: Default::default(),
         phases: Vec::new(),
@@ -68,6 +71,7 @@ fn service(unit: Unit) -> Option<Service> {
         UnitState::Waiting => "waiting",
         UnitState::Starting => "starting",
         UnitState::Running => "running",
+        UnitState::Done => "done",
         UnitState::Stopping => "stopping",
         UnitState::Exited => "exited",
         UnitState::Backoff => "backoff",

@@ -10,6 +10,8 @@ interface! {
     "Service" on "";
     /// What is wrong, as this daemon sees it.
     ListFaults [Storage Identity Net Capacity Vm Provision Api Console] -> Faults;
+    /// What this daemon counts, as Prometheus and OpenMetrics have it; each name begins with `zos_<daemon>_`.
+    ReadMetrics [Api] -> Metrics;
 }
 
 /// The faults that stand now.
@@ -17,4 +19,11 @@ interface! {
 pub struct Faults {
     /// By id.
     pub faults: Vec<Fault>,
+}
+
+/// What a daemon counts.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Metrics {
+    /// OpenMetrics text, without its `# EOF`.
+    pub text: String,
 }

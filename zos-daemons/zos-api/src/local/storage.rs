@@ -5,6 +5,7 @@ use zos_types::deployment::{Class, Integrity, KeyHolder};
 use zos_types::machine::{Disk, Pool};
 use zos_types::{Bytes, Name, NodeId, TwinId, WorkloadName};
 
+use super::init::Crashes;
 use super::{Change, Done, interface};
 
 interface! {
@@ -63,6 +64,9 @@ interface! {
         /// Which.
         name: WorkloadName,
     ) -> Done;
+    /// What kernels that died left, of this boot and of earlier ones as far as the state disk keeps them, newest
+    /// first.
+    ListCrashes [Api] -> Crashes;
 }
 
 /// Where the node's state lies, and what the disks know of the node's identity.
