@@ -16,6 +16,8 @@ pub struct Needs {
     pub interpreter: Option<String>,
     /// Names of libraries.
     pub libraries: Vec<String>,
+    /// Folders where it looks for them first.
+    pub folders: Vec<String>,
 }
 
 /// A library found in one of the package folders.
@@ -49,8 +51,13 @@ fn parse(data: &[u8]) -> object::Result<Needs> {
     if let Some((entries, link)) = sections.dynamic(endian, data)? {
         let strings = sections.strings(endian, data, link)?;
         for entry in entries {
-            if entry.tag(endian) == elf::DT_NEEDED {
-                found.libraries.push(text(entry.string(endian, strings)?));
+            match entry.tag(endian) {
+                elf::DT_NEEDED => found.libraries.push(text(entry.string(endian, strings)?)),
+                elf::DT_RUNPATH | elf::DT_RPATH => {
+                    let folders = text(entry.string(endian, strings)?);
+                    found.folders.extend(folders.split(':').map(str::to_owned));
+                }
+                _ => {}
             }
         }
     }
@@ -75,7 +82,11 @@ pub fn closure(programs: &[PathBuf], trees: &[PathBuf], arch: Arch) -> Result<Ve
             if found.keys().any(|known| base(known) == lib) {
                 continue;
             }
-            let Some(source) = locate(&lib, trees, arch) else {
+            let own = needs.folders.iter().flat_map(|folder| {
+                trees.iter().map(|tree| tree.join(folder.trim_start_matches('/')).join(&lib))
+            });
+            let source = own.into_iter().find(|path| path.is_file());
+            let Some(source) = source.or_else(|| locate(&lib, trees, arch)) else {
                 return Err(Error::form(
                     base(&name),
                     format!("needs {lib}, which none of its packages has"),

@@ -7,7 +7,6 @@ use crate::cache::hash;
 use crate::cpio::{Archive, Mode};
 use crate::error::{Result, make_dir, read, write};
 use crate::fetch::Fetcher;
-use crate::inputs::Purpose;
 use crate::kernel::{self, Flavour, Kernel};
 use crate::manifest::{self, Manifest, Output};
 use crate::progress::say;
@@ -112,7 +111,7 @@ fn describe(
         manifest.files.insert(name.clone(), Output::of(&read(&out.join(&name))?));
     }
     manifest.kernels = kernels.iter().map(|k| k.facts.clone()).collect();
-    let used = fetcher.lock.package.iter().filter(|p| p.fits(arch) && p.purpose != Purpose::Tests);
+    let used = fetcher.lock.package.iter().filter(|p| p.fits(arch) && p.purpose.is_in_image());
     manifest.inputs = used.cloned().collect();
     Ok(())
 }

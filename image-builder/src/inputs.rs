@@ -65,6 +65,16 @@ pub enum Purpose {
     Boot,
     /// QEMU and its firmware; never in the image.
     Tests,
+    /// Programs by others that tests and the bench hold ours against; never in the image.
+    Peers,
+}
+
+impl Purpose {
+    /// Whether packages with this purpose have a part in the image.
+    #[must_use]
+    pub fn is_in_image(self) -> bool {
+        !matches!(self, Self::Tests | Self::Peers)
+    }
 }
 
 /// A package wanted.
@@ -79,6 +89,9 @@ pub struct Package {
     pub purpose: Purpose,
     /// Why it is here at all.
     pub reason: String,
+    /// Of a peer: the paths of the programs that are run, whose libraries are wanted too.
+    #[serde(default)]
+    pub programs: Vec<String>,
     /// Architectures that have it; all when absent.
     only: Option<Vec<String>>,
 }
@@ -118,6 +131,9 @@ impl Inputs {
                 |why: String| Err(Error::form(format!("inputs.toml: package {}", p.name), why));
             if !inputs.suite.contains_key(&p.suite) {
                 return broken(format!("suite `{}` isn't among [suite.*]", p.suite));
+            }
+            if (p.purpose == Purpose::Peers) == p.programs.is_empty() {
+                return broken("a peer, and nothing else, names its `programs`".into());
             }
             if p.purpose == Purpose::Library {
                 return broken("libraries are found by themselves".into());

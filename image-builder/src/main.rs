@@ -178,7 +178,7 @@ fn open(cache: Cache, common: &Common) -> anyhow::Result<(Project, Fetcher)> {
 
 fn fetch(fetcher: &Fetcher, arch: Arch, purpose: Option<&str>) -> anyhow::Result<()> {
     let named = |p: Purpose| serde_json::to_value(p).is_ok_and(|v| v.as_str() == purpose);
-    let wanted = |p: Purpose| if purpose.is_some() { named(p) } else { p != Purpose::Tests };
+    let wanted = |p: Purpose| if purpose.is_some() { named(p) } else { p.is_in_image() };
     let pins: Vec<_> =
         fetcher.lock.package.iter().filter(|p| p.fits(arch) && wanted(p.purpose)).collect();
     anyhow::ensure!(!pins.is_empty(), "inputs.lock has nothing for that purpose");

@@ -52,7 +52,8 @@ pub fn update(fetcher: &Fetcher, arch: Arch, names: &[String]) -> Result<(Lock, 
             _ => newest(fetcher, package, arch)?,
         };
         fetcher.tree(&pin)?;
-        tools_changed |= matches!(pin.purpose, Purpose::Tool | Purpose::Tests) && old != Some(&pin);
+        tools_changed |= matches!(pin.purpose, Purpose::Tool | Purpose::Tests | Purpose::Peers)
+            && old != Some(&pin);
         pins.push(pin);
     }
     if names.is_empty() || tools_changed {
@@ -110,7 +111,7 @@ fn libraries(fetcher: &Fetcher, pins: &[Pin], arch: Arch) -> Result<Vec<Pin>> {
     for user in pins {
         let purpose = match user.purpose {
             Purpose::Tool => Purpose::Library,
-            Purpose::Tests => Purpose::Tests,
+            Purpose::Tests | Purpose::Peers => user.purpose,
             _ => continue,
         };
         let programs = programs(fetcher, user)?;
@@ -133,19 +134,24 @@ fn libraries(fetcher: &Fetcher, pins: &[Pin], arch: Arch) -> Result<Vec<Pin>> {
             }
         }
     }
-    // A package of the tests may itself hold what another one loads.
+    // A package of the tests (or a peer) may itself hold what another one loads.
     found.retain(|(purpose, name), _| {
         !pins.iter().any(|p| (p.purpose, &p.name) == (*purpose, name))
     });
     Ok(found.into_values().collect())
 }
 
-/// The programs of a package whose libraries are wanted: those of `inputs.toml` for a tool, `qemu-system-<arch>` for QEMU.
+/// The programs of a package whose libraries are wanted: those of `inputs.toml` for a tool or a peer, `qemu-system-<arch>`
+/// for QEMU.
 fn programs(fetcher: &Fetcher, user: &Pin) -> Result<Vec<PathBuf>> {
     let own = fetcher.tree(user)?;
     if user.purpose == Purpose::Tests {
         let qemu = Arch::ALL.iter().map(|arch| own.join(format!("usr/bin/qemu-system-{arch}")));
         return Ok(qemu.filter(|path| path.is_file()).collect());
+    }
+    if user.purpose == Purpose::Peers {
+        let peer = fetcher.inputs.find(&user.name);
+        return Ok(peer.iter().flat_map(|p| &p.programs).map(|path| own.join(path)).collect());
     }
     let tools = fetcher.inputs.tool.iter().filter(|t| t.package == user.name);
     Ok(tools.map(|t| own.join(&t.path)).collect())

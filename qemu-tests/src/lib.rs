@@ -26,6 +26,7 @@ pub mod image;
 pub mod machine;
 pub mod nic;
 pub mod node;
+pub mod peers;
 pub mod probe;
 pub mod programs;
 pub mod qemu;
