@@ -66,6 +66,7 @@ pub(super) fn call(
                 parse(call).and_then(|Stop { unit, grace_ms }| node.stop_transient(&unit, grace_ms))
             }
             "Acknowledge" => parse(call).and_then(|Which { unit }| node.acknowledge(&unit)),
+            "ListCrashes" => return Reply::ok(object(&json!({ "crashes": [] }))),
             "Shutdown" => parse(call).map(|Shutdown { action }| {
                 let end = match action {
                     Action::Poweroff => End::Poweroff,
