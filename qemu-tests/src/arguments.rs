@@ -35,7 +35,14 @@ pub struct Places {
 pub fn arguments(node: &Node, accel: Accel, places: &Places) -> Vec<String> {
     let mut words = Words::default();
     // No default devices: SeaBIOS waits half a minute for an empty CD-ROM.
-    words.flags("-nodefaults -no-user-config -display none -machine q35 -no-reboot -S");
+    words.flags("-nodefaults -no-user-config -display none -machine q35 -S");
+    if !node.reboots {
+        words.flags("-no-reboot");
+    }
+    if node.watchdog {
+        words.device(json!({"driver": "i6300esb"}));
+        words.pair("-action", "watchdog=reset");
+    }
     // Disks are plugged as on real machines, by PCIe's own way and not by ACPI's.
     words.pair("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off");
     words.pair("-accel", accel.argument());
@@ -200,6 +207,14 @@ mod tests {
             assert!(line.contains(part), "{part}: {line}");
         }
         assert!(!line.contains("pflash") && !line.contains("probe"));
+        assert!(line.contains("-no-reboot") && line.contains("i6300esb"));
+    }
+
+    #[test]
+    fn a_reset_is_the_end_unless_the_test_says_so() {
+        let node = Node { watchdog: false, ..Node::default().reboots() };
+        let line = line(&node);
+        assert!(!line.contains("-no-reboot") && !line.contains("watchdog"), "{line}");
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::probe::Probe;
 use crate::qmp::Qmp;
 use crate::serial::Serial;
 use crate::slots::Slot;
+use crate::twin::Twin;
 use crate::web::Web;
 
 /// How long a node may take from its start to an answer of its API, firmware included, on two busy cores under emulation.
@@ -50,6 +51,7 @@ pub struct Machine {
     pub(crate) web: Option<Web>,
     pub(crate) hand: Option<Probe>,
     pub(crate) started: Instant,
+    pub(crate) farmer: Option<Twin>,
     pub(crate) evidence: Evidence,
     pub(crate) _slot: Slot,
 }
@@ -76,6 +78,11 @@ impl Machine {
     #[must_use]
     pub fn api(&self) -> &Api {
         &self.api
+    }
+
+    /// The farmer, whose key the node was started with ([`Node::with_farmer`]).
+    pub fn farmer(&self) -> Result<&Twin> {
+        self.farmer.as_ref().context("this node was started without a farmer's key")
     }
 
     /// The serial port.
@@ -133,6 +140,20 @@ impl Machine {
         let node =
             self.wait_node(&format!("fault {id}"), patience, |node| fault(node, id).is_some())?;
         Ok(fault(&node, id).context("the fault was there")?.detail.clone())
+    }
+
+    /// Waits until the node, which showed `before` a moment ago, has booted again and answers; what it says then. The probe of the boot
+    /// before is gone with it.
+    pub fn wait_reboot(&mut self, before: &NodeView, patience: Duration) -> Result<NodeView> {
+        // Without another boot it would be up for what it was, and the time since. A new boot may be up for longer than
+        // the one before was, so that alone says nothing.
+        let asked = Instant::now();
+        let again = self.wait_node("answer after another boot", patience, |node| {
+            node.audience != before.audience
+                && node.uptime < before.uptime / 2 + asked.elapsed().as_secs()
+        })?;
+        self.hand = None;
+        Ok(again)
     }
 
     /// The hand inside; only for a node with a probe. Its serial port takes one connection, which is kept.

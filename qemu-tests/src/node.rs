@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use image_builder::cpio::Mode;
+
 use crate::disk::Disk;
 use crate::nic::Nic;
 
@@ -26,8 +28,16 @@ pub struct Node {
     pub settings: Vec<String>,
     /// More for the kernel command line; not for [`Boot::Usb`], which has none.
     pub arguments: Vec<String>,
-    /// Whether a probe runs in it: a hand inside the node. Only with [`Boot::Kernel`].
+    /// Whether a probe runs in it: a hand inside the node. Only with [`Boot::Kernel`] and [`Boot::Files`].
     pub probe: bool,
+    /// More files for the initramfs, or others in place of its own: path, mode, content. As [`Node::probe`].
+    pub files: Vec<(String, Mode, Vec<u8>)>,
+    /// Whether a farmer's key is set (`zos.farmer`); [`crate::Machine::farmer`] holds it.
+    pub farmer: bool,
+    /// Whether it has a watchdog, which resets it.
+    pub watchdog: bool,
+    /// Whether a reset boots it again, in the same QEMU; else it ends there.
+    pub reboots: bool,
     /// More arguments of QEMU, for what only one test needs.
     pub qemu: Vec<String>,
 }
@@ -73,6 +83,10 @@ impl Default for Node {
             settings: vec!["zos.farm=test-farm".into(), "zos.mode=test".into()],
             arguments: Vec::new(),
             probe: false,
+            files: Vec::new(),
+            farmer: false,
+            watchdog: true,
+            reboots: false,
             qemu: Vec::new(),
         }
     }
@@ -96,6 +110,33 @@ impl Node {
     #[must_use]
     pub fn with_probe(mut self) -> Self {
         self.probe = true;
+        self
+    }
+
+    /// The same with a file more in its initramfs.
+    #[must_use]
+    pub fn with_file(mut self, path: &str, mode: Mode, content: impl Into<Vec<u8>>) -> Self {
+        self.files.push((path.to_owned(), mode, content.into()));
+        self
+    }
+
+    /// The same with a service unit more.
+    #[must_use]
+    pub fn with_unit(self, name: &str, text: &str) -> Self {
+        self.with_file(&format!("etc/zos/units/{name}.toml"), Mode::File, text)
+    }
+
+    /// The same with a farmer's key.
+    #[must_use]
+    pub fn with_farmer(mut self) -> Self {
+        self.farmer = true;
+        self
+    }
+
+    /// The same, which boots again after a reset.
+    #[must_use]
+    pub fn reboots(mut self) -> Self {
+        self.reboots = true;
         self
     }
 

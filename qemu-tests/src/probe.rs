@@ -21,12 +21,12 @@ const UNIT: &str = include_str!("../zos-probe/probe.toml");
 const ANSWER: Duration = Duration::from_secs(60);
 
 /// The files that an image with a probe has beside its own.
-pub fn files() -> Result<Vec<(&'static str, Mode, Vec<u8>)>> {
+pub fn files() -> Result<Vec<(String, Mode, Vec<u8>)>> {
     let program = programs::probe()?;
     let bytes = std::fs::read(program).with_context(|| format!("read {}", program.display()))?;
     Ok(vec![
-        ("bin/zos-probe", Mode::Program, bytes),
-        ("etc/zos/units/probe.toml", Mode::File, UNIT.into()),
+        ("bin/zos-probe".to_owned(), Mode::Program, bytes),
+        ("etc/zos/units/probe.toml".to_owned(), Mode::File, UNIT.into()),
     ])
 }
 

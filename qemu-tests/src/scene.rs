@@ -107,6 +107,12 @@ impl Scene {
 
     /// Starts a machine, once there is a place for it.
     pub fn start(&mut self, node: &Node) -> Result<Machine> {
+        let mut node = node.clone();
+        let farmer = if node.farmer { Some(self.twin("farmer")?) } else { None };
+        if let Some(farmer) = &farmer {
+            node.settings.push(format!("zos.farmer={}", farmer.id()));
+        }
+        let node = &node;
         let slot = Slot::take(&image::project().join("target/qemu-tests"))?;
         self.boots += 1;
         let dir = self.dir.join(format!("boot-{}", self.boots));
@@ -161,6 +167,7 @@ impl Scene {
             web,
             hand: None,
             started,
+            farmer,
             evidence: self.evidence.clone(),
             _slot: slot,
         };
@@ -188,9 +195,11 @@ fn kernel(node: &Node, dir: &Path) -> Result<Option<(PathBuf, Option<PathBuf>, S
         Boot::Ipxe | Boot::Usb => return Ok(None),
     };
     let initramfs = match initramfs {
-        Some(base) if node.probe => {
+        Some(base) if node.probe || !node.files.is_empty() => {
             let extended = dir.join("initramfs.img");
-            image::extend_initramfs(&base, &probe::files()?, &extended)?;
+            let mut files = if node.probe { probe::files()? } else { Vec::new() };
+            files.extend(node.files.iter().cloned());
+            image::extend_initramfs(&base, &files, &extended)?;
             Some(extended)
         }
         as_it_is => as_it_is,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::DecodePrivateKey as _;
+use zos_types::TwinId;
 
 use crate::api::Api;
 use crate::machine::Machine;
@@ -35,6 +36,12 @@ impl Twin {
         let pem = std::fs::read_to_string(&key_file).context("read the twin's key")?;
         let key = SigningKey::from_pkcs8_pem(&pem).context("read the twin's key as PKCS#8")?;
         Ok(Self { key_file, key })
+    }
+
+    /// Its public key: who it is to a node.
+    #[must_use]
+    pub fn id(&self) -> TwinId {
+        TwinId::from(&self.key.verifying_key())
     }
 
     /// Its client of a node.
