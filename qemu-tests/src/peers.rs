@@ -81,7 +81,8 @@ impl Peers {
     }
 }
 
-fn tree() -> Result<PathBuf> {
+/// The unpacked packages.
+pub fn tree() -> Result<PathBuf> {
     let project = Project::around(Path::new(env!("CARGO_MANIFEST_DIR")))?;
     // Two at once would fetch the same, and apt lets only one ask.
     let _one = Slot::one_of(&[project.root().join("target/qemu-tests/qemu.lock")], PATIENCE)?;
