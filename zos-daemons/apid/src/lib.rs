@@ -31,6 +31,7 @@ use anyhow::Context;
 use backend::{Deployments, Machine};
 use epoch::Epoch;
 pub use routes::{openapi, router};
+use tokio::net::TcpListener;
 use zos_api::local::identity::{Describe, Identity};
 use zos_api::node::PORT;
 use zos_daemon::{Bus, CallError, Daemon};
@@ -70,13 +71,19 @@ impl std::fmt::Debug for Api {
 /// The daemon's life. It serves no local interface.
 pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let listener = server::listen(PORT).with_context(|| format!("listen on TCP {PORT}"))?;
+    run_on(daemon, listener).await
+}
+
+/// The same on a socket of the caller's: of a simulated node, which shares its address with others.
+pub async fn run_on(daemon: Daemon, listener: TcpListener) -> anyhow::Result<()> {
+    let address = listener.local_addr().context("tell the listening address")?;
     let identity = patient(&daemon.bus, || Describe {}).await?;
     let tls = tls::acceptor(async |spki| patient(&daemon.bus, || spki.clone()).await).await?;
     let farm = daemon.settings.get("farm").map(str::to_owned);
     let node = Arc::new(bus::Node::new(daemon.bus.clone(), daemon.faults.clone()));
     let deployments: Arc<dyn Deployments> = Arc::<bus::Node>::clone(&node);
     let api = Api::new(identity, farm, node, deployments);
-    tracing::info!("node {} answers on TCP {PORT}", api.identity.node);
+    tracing::info!("node {} answers on TCP {}", api.identity.node, address.port());
     daemon.ready();
     tokio::select! {
         () = server::serve(listener, tls, router(Arc::new(api))) => Ok(()),

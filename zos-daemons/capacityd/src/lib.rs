@@ -29,12 +29,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The daemon's life.
 pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
+    run_on(daemon, SysRoot::host()).await
+}
+
+/// The same for the machine below a root path: for a simulated one.
+pub async fn run_on(daemon: Daemon, root: SysRoot) -> anyhow::Result<()> {
     let (bus, faults) = (daemon.bus.clone(), daemon.faults.clone());
     let measured = move |_: Call, _: Measure| {
-        let (bus, faults) = (bus.clone(), faults.clone());
+        let (bus, faults, root) = (bus.clone(), faults.clone(), root.clone());
         async move {
             let pools = pools(&bus).await?;
-            Ok(answer(&SysRoot::host(), &pools, &faults))
+            Ok(answer(&root, &pools, &faults))
         }
     };
     daemon.serve(Router::new(&INTERFACE).on(measured)).await?;

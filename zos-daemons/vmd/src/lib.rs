@@ -40,16 +40,35 @@ const RUNTIME: &str = "/run/zos/vm";
 /// How often a followed console is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// The machine that vmd runs on: the node's, or a simulated one.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its runtime folder, which a boot empties.
+    pub runtime: PathBuf,
+    /// The boot's id: notes of another one are void.
+    pub boot: String,
+    /// Where it has what VMs need.
+    pub places: Places,
+}
+
 /// The daemon's life.
 pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
-    let (bus, faults) = (daemon.bus.clone(), daemon.faults.clone());
     let boot =
         std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("read the boot's id")?;
+    let config =
+        Config { runtime: RUNTIME.into(), boot: boot.trim().to_owned(), places: Places::default() };
+    run_on(daemon, config).await
+}
+
+/// The same on a machine of the caller's.
+pub async fn run_on(daemon: Daemon, config: Config) -> anyhow::Result<()> {
+    let (bus, faults) = (daemon.bus.clone(), daemon.faults.clone());
     let (tell, messages) = mpsc::channel(64);
     let (heard, told) = (tell.clone(), bus.clone());
     tokio::spawn(async move {
-        let notes = Notes::new(folder(&told).await, boot.trim());
-        let host = Host::new(notes, Places::default(), told.clone(), faults, heard.clone());
+        let Config { runtime, boot, places } = config;
+        let notes = Notes::new(folder(runtime, &told).await, &boot);
+        let host = Host::new(notes, places, told.clone(), faults, heard.clone());
         tokio::spawn(host::watch_units(told, heard));
         host.run(messages).await;
     });
@@ -58,9 +77,9 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
 }
 
 /// Where the notes lie: the runtime folder, or, without one, the state's.
-async fn folder(bus: &Bus) -> PathBuf {
-    if notes::is_writable(Path::new(RUNTIME)) {
-        return RUNTIME.into();
+async fn folder(runtime: PathBuf, bus: &Bus) -> PathBuf {
+    if notes::is_writable(&runtime) {
+        return runtime;
     }
     loop {
         match bus.call(Settle {}).await {
