@@ -13,7 +13,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-const SECTOR: usize = 512;
+/// Bytes of a sector.
+pub(crate) const SECTOR: usize = 512;
 /// Where the counter stands.
 const COUNTER_AT: u64 = 4096;
 const MAGIC: [u8; 8] = *b"ZOSHELLO";

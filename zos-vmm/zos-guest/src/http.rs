@@ -4,11 +4,13 @@
 //!  GET /                    the report as JSON
 //!  GET /reach?to=IP:PORT    tries a TCP connection for 3 s: connected | refused | timeout |
 //!                           unreachable: a twin's network check
+//!  GET /write?seconds=N     writes numbers to the disk for so long, see `writer`: a twin's disk check
 //! ```
 //!
 //! One request a connection, at most 4 KiB, at most 16 connections at once.
 
 use crate::report::Report;
+use crate::writer::{LONGEST, Writer};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -21,14 +23,18 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const REACH_PATIENCE: Duration = Duration::from_secs(3);
 const LONGEST_REQUEST: usize = 4096;
 const MOST_CONNECTIONS: usize = 16;
+const NO_DISK: &str = "there is no writable disk with room of ours";
 
 /// Starts to serve.
-pub(crate) fn spawn(see: impl Fn() -> Report + Clone + Send + 'static) -> io::Result<()> {
+pub(crate) fn spawn(
+    see: impl Fn() -> Report + Clone + Send + 'static,
+    writer: Option<Writer>,
+) -> io::Result<()> {
     thread::Builder::new().name("http".into()).spawn(move || {
         loop {
             match TcpListener::bind(("::", PORT)).or_else(|_| TcpListener::bind(("0.0.0.0", PORT)))
             {
-                Ok(listener) => serve(&listener, &see),
+                Ok(listener) => serve(&listener, &see, writer.as_ref()),
                 Err(error) => println!("hello: can't listen on port {PORT}: {error}"),
             }
             thread::sleep(Duration::from_secs(1));
@@ -37,17 +43,21 @@ pub(crate) fn spawn(see: impl Fn() -> Report + Clone + Send + 'static) -> io::Re
     Ok(())
 }
 
-fn serve(listener: &TcpListener, see: &(impl Fn() -> Report + Clone + Send + 'static)) {
+fn serve(
+    listener: &TcpListener,
+    see: &(impl Fn() -> Report + Clone + Send + 'static),
+    writer: Option<&Writer>,
+) {
     let open = Arc::new(AtomicUsize::new(0));
     for stream in listener.incoming().flatten() {
         if open.fetch_add(1, Ordering::Relaxed) >= MOST_CONNECTIONS {
             open.fetch_sub(1, Ordering::Relaxed);
             continue;
         }
-        let (see, counted) = (see.clone(), open.clone());
+        let (see, writer, counted) = (see.clone(), writer.cloned(), open.clone());
         let spawned = thread::Builder::new().name("request".into()).spawn(move || {
             // A client that went away is no matter.
-            let _ = answer(stream, see);
+            let _ = answer(stream, see, writer.as_ref());
             counted.fetch_sub(1, Ordering::Relaxed);
         });
         if spawned.is_err() {
@@ -56,7 +66,11 @@ fn serve(listener: &TcpListener, see: &(impl Fn() -> Report + Clone + Send + 'st
     }
 }
 
-fn answer(mut stream: TcpStream, see: impl Fn() -> Report) -> io::Result<()> {
+fn answer(
+    mut stream: TcpStream,
+    see: impl Fn() -> Report,
+    writer: Option<&Writer>,
+) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let head = read_head(&mut stream)?;
@@ -67,6 +81,12 @@ fn answer(mut stream: TcpStream, see: impl Fn() -> Report) -> io::Result<()> {
             let body = serde_json::json!({ "to": to.to_string(), "result": result });
             ("200 OK", body.to_string())
         }
+        Route::Write(time) => match writer {
+            Some(writer) => {
+                ("200 OK", serde_json::to_string(&writer.ask(time)).unwrap_or_default())
+            }
+            None => ("409 Conflict", serde_json::json!({ "error": NO_DISK }).to_string()),
+        },
         Route::Wrong(status, why) => (status, serde_json::json!({ "error": why }).to_string()),
     };
     write!(
@@ -95,6 +115,7 @@ fn read_head(stream: &mut impl Read) -> io::Result<String> {
 enum Route {
     Report,
     Reach(SocketAddr),
+    Write(Duration),
     Wrong(&'static str, &'static str),
 }
 
@@ -117,7 +138,16 @@ fn route(head: &str) -> Route {
             let to = to.and_then(|to| to.parse().ok());
             to.map_or(Route::Wrong("400 Bad Request", "write /reach?to=IP:PORT"), Route::Reach)
         }
-        _ => Route::Wrong("404 Not Found", "there are / and /reach?to=IP:PORT"),
+        ("/write", query) => {
+            let seconds = query.split('&').find_map(|pair| pair.strip_prefix("seconds="));
+            let time = seconds.and_then(|text| text.parse().ok()).map(Duration::from_secs);
+            let time = time.filter(|time| *time <= LONGEST);
+            time.map_or(
+                Route::Wrong("400 Bad Request", "write /write?seconds=0..600"),
+                Route::Write,
+            )
+        }
+        _ => Route::Wrong("404 Not Found", "there are /, /reach?to=IP:PORT and /write?seconds=N"),
     }
 }
 
@@ -149,7 +179,12 @@ mod tests {
         assert_eq!(route("GET /reach?to=10.0.0.1:80 HTTP/1.1\r\n"), to("10.0.0.1:80"));
         assert_eq!(route("GET /reach?a=b&to=10.0.0.1%3A80 HTTP/1.1\r\n"), to("10.0.0.1:80"));
         assert_eq!(route("GET /reach?to=[fe80::1]:80 HTTP/1.1\r\n"), to("[fe80::1]:80"));
+        let write = route("GET /write?seconds=60 HTTP/1.1\r\n");
+        assert_eq!(write, Route::Write(Duration::from_secs(60)));
         for (head, expected) in [
+            ("GET /write HTTP/1.1\r\n", "400"),
+            ("GET /write?seconds=601 HTTP/1.1\r\n", "400"),
+            ("GET /write?seconds=-1 HTTP/1.1\r\n", "400"),
             ("POST / HTTP/1.1\r\n", "405"),
             ("GET /", "405"),
             ("", "405"),

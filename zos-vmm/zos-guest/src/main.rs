@@ -3,22 +3,27 @@
 //! ```text
 //!  main: mounts ─▶ console ─▶ marker ─▶ disks ─▶ threads ─▶ a line a second
 //!                                                 ├─ network: DHCPv4 on eth0, for ever
-//!                                                 ├─ http: 8080, GET / and GET /reach?to=IP:PORT
+//!                                                 ├─ http: 8080, GET /, /reach?to=IP:PORT, /write?seconds=N
+//!                                                 ├─ echo: UDP 8080
+//!                                                 ├─ writer: numbers on its own disk, once asked
 //!                                                 └─ power: button (evdev), Ctrl-Alt-Del (SIGINT)
 //! ```
 //!
-//! It reports what it sees and stores one number: how often it started with this disk.
+//! It reports what it sees and stores how often it started with this disk, and the writer's numbers.
 #![forbid(unsafe_code)]
 
 mod disks;
+mod echo;
 mod http;
 mod machine;
 mod network;
 mod power;
 mod report;
 mod start;
+mod writer;
 
 use report::Report;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,8 +37,14 @@ fn main() -> anyhow::Result<()> {
     let network = Arc::new(network::Network::default());
     network::spawn(network.clone())?;
     power::spawn(stops)?;
-    let see = move || Report::now(&disks, &network);
-    http::spawn(see.clone())?;
+    // Where the boot is counted the ring behind the counter may be ours, too.
+    let counted = disks.iter().find(|disk| disk.boots.is_some());
+    let writer = counted
+        .and_then(|disk| writer::Writer::spawn(&Path::new("/dev").join(&disk.name)).ok().flatten());
+    let writes = writer.clone();
+    let see = move || Report::now(&disks, &network, writes.as_ref());
+    http::spawn(see.clone(), writer)?;
+    echo::spawn()?;
 
     println!("{}", serde_json::to_string_pretty(&see())?);
     for count in 1u64.. {

@@ -3,6 +3,7 @@
 use crate::disks::Disk;
 use crate::machine::{self, Memory};
 use crate::network::{Interface, Network};
+use crate::writer::{Writer, Writes};
 use serde::Serialize;
 
 /// The answer of `GET /`.
@@ -15,6 +16,8 @@ pub(crate) struct Report {
     disks: Vec<Disk>,
     /// Starts with the first disk, when it has a counter.
     boots: Option<u64>,
+    /// The numbers on that disk, when it has room for them.
+    writes: Option<Writes>,
     networks: Vec<Interface>,
     /// Where DHCP stands.
     dhcp: String,
@@ -24,7 +27,7 @@ pub(crate) struct Report {
 
 impl Report {
     /// As it is now.
-    pub(crate) fn now(disks: &[Disk], network: &Network) -> Self {
+    pub(crate) fn now(disks: &[Disk], network: &Network, writer: Option<&Writer>) -> Self {
         let status = network.status();
         Self {
             kernel: machine::kernel(),
@@ -32,6 +35,7 @@ impl Report {
             cpus: machine::cpus(),
             memory: machine::memory(),
             boots: disks.iter().find_map(|disk| disk.boots),
+            writes: writer.map(Writer::writes),
             disks: disks.to_vec(),
             networks: crate::network::interfaces(),
             dhcp: status.words,
