@@ -17,6 +17,7 @@
 pub mod bus;
 pub mod faults;
 mod log;
+pub mod metrics;
 pub mod settings;
 pub mod store;
 
@@ -24,6 +25,7 @@ use std::io::Write;
 
 pub use bus::{Bus, Call, Router, Sink, Watch};
 pub use faults::FaultBoard;
+pub use metrics::Metrics;
 pub use settings::Settings;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,6 +42,8 @@ pub struct Daemon {
     pub bus: Bus,
     /// What it sees wrong.
     pub faults: FaultBoard,
+    /// What it counts.
+    pub metrics: Metrics,
     listener: Option<UnixListener>,
 }
 
@@ -74,7 +78,7 @@ impl Daemon {
             })
             .transpose()
             .map_err(|e| DaemonError::Os("listen", e))?;
-        Ok(Self { name, settings, bus: Bus::default(), faults: FaultBoard::default(), listener })
+        Ok(Self::simulated(name, settings, Bus::default(), listener))
     }
 
     /// A daemon without PID 1: a part of a simulated node, or of a test.
@@ -84,12 +88,14 @@ impl Daemon {
         bus: Bus,
         listener: Option<UnixListener>,
     ) -> Self {
-        Self { name, settings, bus, faults: FaultBoard::default(), listener }
+        let faults = FaultBoard::default();
+        let metrics = Metrics::new(name, faults.clone());
+        Self { name, settings, bus, faults, metrics, listener }
     }
 
     /// Signals readiness and serves until SIGTERM.
     pub async fn serve(mut self, router: Router) -> Result<(), DaemonError> {
-        let router = router.seal(self.faults.clone())?;
+        let router = router.seal(self.faults.clone(), &self.metrics)?;
         let listener = self.listener.take().ok_or(DaemonError::NoSocket)?;
         self.ready();
         tokio::select! {

@@ -44,7 +44,7 @@ mod tests {
 
     use serde_json::json;
     use tokio::net::UnixListener;
-    use zos_api::local::service::{Faults, ListFaults};
+    use zos_api::local::service::{Faults, ListFaults, Metrics, ReadMetrics};
     use zos_api::local::{Done, capacity, identity, storage};
     use zos_types::Fault;
 
@@ -55,9 +55,14 @@ mod tests {
     fn serve(name: &str, router: Router, faults: FaultBoard) -> (tempfile::TempDir, Bus) {
         let dir = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(dir.path().join(name)).unwrap();
-        tokio::spawn(router.seal(faults).unwrap().accept(listener));
+        tokio::spawn(seal(router, faults).unwrap().accept(listener));
         let bus = Bus::at(dir.path());
         (dir, bus)
+    }
+
+    fn seal(router: Router, faults: FaultBoard) -> Result<router::Sealed, crate::DaemonError> {
+        let metrics = crate::Metrics::new("testd", faults.clone());
+        router.seal(faults, &metrics)
     }
 
     fn identity_router() -> Router {
@@ -102,6 +107,8 @@ mod tests {
         let (_dir, bus) = serve("identity.sock", identity_router(), board);
         let Faults { faults } = bus.call_on("/run/zos/identity.sock", ListFaults {}).await.unwrap();
         assert_eq!(faults, [Fault::new("identity.test", "a test")]);
+        let Metrics { text } = bus.call_on("/run/zos/identity.sock", ReadMetrics {}).await.unwrap();
+        assert!(text.contains("zos_testd_faults{kind=\"identity.test\"} 1"), "{text}");
     }
 
     #[tokio::test]
@@ -132,11 +139,11 @@ mod tests {
     #[test]
     fn a_missing_or_foreign_handler_is_found_before_serving() {
         let router = Router::new(&capacity::INTERFACE);
-        assert!(router.seal(FaultBoard::default()).is_err());
+        assert!(seal(router, FaultBoard::default()).is_err());
         let router = Router::new(&capacity::INTERFACE)
             .on(async |_: Call, _: capacity::Measure| Err(CallError::busy("")))
             .on(async |_: Call, _: storage::SetIdentity| Ok(Done {}));
-        assert!(router.seal(FaultBoard::default()).is_err());
+        assert!(seal(router, FaultBoard::default()).is_err());
     }
 
     #[test]
