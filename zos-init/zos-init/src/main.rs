@@ -14,6 +14,7 @@ use std::path::Path;
 mod boot;
 mod control;
 mod emergency;
+mod journal;
 mod log;
 mod run;
 mod shutdown;

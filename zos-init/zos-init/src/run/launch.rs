@@ -12,17 +12,14 @@ use zos_host::cgroup::Cgroup;
 use zos_host::kmsg::Level;
 use zos_host::poll::Interest;
 use zos_host::process::{Capabilities, Program, Resource, Root, Spawn, c_string};
-use zos_host::{Context, Error, Result, SysRoot, clock, mount, process, user};
+use zos_host::{Context, Error, Result, SysRoot, mount, process, user};
 
-use super::output::{Lines, Output};
 use super::{Live, Node, Token, Transient};
 use crate::boot::machine;
+use crate::journal::Rules as LogRules;
 use crate::log;
 use crate::supervise::UnitId;
 use crate::unit::{Ready, Service};
-
-/// Bytes of output that are taken from one pipe before others get their turn.
-const TURN: usize = 64 << 10;
 
 /// Binds a service's socket; whoever stands there is replaced. Callers are told apart by their credentials,
 /// so anyone may connect.
@@ -90,6 +87,7 @@ impl Node {
         }
         .start()?;
         let name = service.name.clone();
+        let log = LogRules::SERVICE;
         let ready = ready.map(|(pipe, _)| pipe);
         if let Some(ready) = &ready {
             self.poll.add(ready, Token::Ready(id.0).number(), Interest::READ)?;
@@ -97,7 +95,7 @@ impl Node {
         let pid = child.pid;
         let live = Live { child, ready, oom_kills_before: group.oom_kills() };
         self.live.insert(id, live);
-        self.listen_to(id, name, output)?;
+        self.listen_to(id, name, &log, output)?;
         Ok(pid)
     }
 
@@ -143,7 +141,7 @@ impl Node {
         let name = format!("{}/{}", transient.template, transient.name);
         let live = Live { child, ready: None, oom_kills_before: group.oom_kills() };
         self.live.insert(id, live);
-        self.listen_to(id, name, output)?;
+        self.listen_to(id, name, &LogRules::TRANSIENT, output)?;
         Ok(pid)
     }
 
@@ -158,48 +156,6 @@ impl Node {
         };
         if let Err(error) = done {
             log::line(Level::Warning, &error.line());
-        }
-    }
-
-    fn listen_to(&mut self, unit: UnitId, name: String, pipe: OwnedFd) -> Result<()> {
-        let number = self.next_output;
-        self.next_output = self.next_output.wrapping_add(1);
-        self.poll.add(&pipe, Token::Output(number).number(), Interest::READ)?;
-        let lines = Lines::new(clock::boottime_millis());
-        self.outputs.insert(number, Output { unit, name, pipe, lines });
-        Ok(())
-    }
-
-    /// Forwards what a process printed.
-    pub(super) fn output(&mut self, number: u32) {
-        let Some(output) = self.outputs.get_mut(&number) else { return };
-        let mut taken = 0;
-        while taken < TURN {
-            let now = clock::boottime_millis();
-            let (lines, ended) = match process::read_some(&output.pipe) {
-                None => return,
-                Some(bytes) if bytes.is_empty() => (output.lines.end(now), true),
-                Some(bytes) => {
-                    taken += bytes.len();
-                    (output.lines.push(now, &bytes), false)
-                }
-            };
-            for (level, line) in lines {
-                log::tagged(level, &output.name, &line);
-            }
-            if ended {
-                self.outputs.remove(&number);
-                return;
-            }
-        }
-    }
-
-    /// Forwards what a process printed before it ended.
-    pub(super) fn drain(&mut self, unit: UnitId) {
-        let of_unit = |(number, output): (&u32, &Output)| (output.unit == unit).then_some(*number);
-        let numbers: Vec<u32> = self.outputs.iter().filter_map(of_unit).collect();
-        for number in numbers {
-            self.output(number);
         }
     }
 
@@ -236,6 +192,7 @@ impl Node {
 
     /// A transient unit is acknowledged: its cgroup goes, and its twin's if that was the last.
     pub(super) fn forget(&mut self, unit: UnitId) {
+        self.journal.forget(unit);
         let Some(transient) = self.transients.remove(&unit) else { return };
         if let Ok(twin) = machine::twin_cgroup(&transient.twin) {
             let group = Cgroup::at(twin.path().join(&transient.name));

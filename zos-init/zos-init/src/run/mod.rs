@@ -6,7 +6,7 @@
 //!  ready pipes ──────────────┼─▶ handle(now, ..) ─┤
 //!  power button, uevents ────┤                    ├─▶ Note     kernel log
 //!  org.zos.Init ─────────────┘                    └─▶ Changed  those who watch
-//!  output pipes ─▶ lines ─▶ kernel log
+//!  output pipes ─▶ journal ─▶ warnings: kernel log
 //! ```
 
 use std::collections::{HashMap, VecDeque};
@@ -22,6 +22,7 @@ use zos_host::{Context, Error, Result, SysRoot, block::Uevents, clock, entropy, 
 
 use crate::boot::Boot;
 use crate::control::Control;
+use crate::journal::Journal;
 use crate::log;
 use crate::supervise::{Action, Ended, Event, Supervisor, UnitId};
 use crate::unit::{Service, Template, Units};
@@ -72,6 +73,7 @@ pub(crate) struct Node {
     sockets: HashMap<UnitId, OwnedFd>,
     transients: HashMap<UnitId, Transient>,
     live: HashMap<UnitId, Live>,
+    pub(crate) journal: Journal,
     outputs: HashMap<u32, Output>,
     next_output: u32,
     buttons: HashMap<u32, PowerButton>,
@@ -145,6 +147,7 @@ impl Node {
         if let Err(error) = &cores {
             log::line(Level::Info, &format!("no core scheduling between twins: {}", error.line()));
         }
+        let journal = Journal::new(boot.settings.flag("debug"));
         let mut node = Self {
             boot,
             supervisor: Supervisor::default(),
@@ -153,6 +156,7 @@ impl Node {
             sockets: HashMap::new(),
             transients: HashMap::new(),
             live: HashMap::new(),
+            journal,
             outputs: HashMap::new(),
             next_output: 0,
             buttons: HashMap::new(),

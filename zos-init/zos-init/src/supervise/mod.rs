@@ -29,7 +29,7 @@ mod life;
 mod status;
 
 use life::{State, Unit};
-pub(crate) use status::{Kind, Status};
+pub(crate) use status::{ExitStatus, Kind, Status};
 
 #[cfg(test)]
 mod tests;
