@@ -29,6 +29,10 @@ pub const KNOWN: &[(&str, Rule)] = &[
     ("disk.adopt", Rule::OneOf(&["empty", "none"])),
     ("identity", Rule::Text),
     ("hostname", Rule::Text),
+    ("watchdog", Rule::Text),
+    ("rescue", Rule::Text),
+    // Not a farmer's: what a kernel started by another one finds.
+    ("boot", Rule::OneOf(&["kexec"])),
     ("debug", Rule::Flag),
 ];
 

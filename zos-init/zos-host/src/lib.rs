@@ -8,7 +8,8 @@
 //!  clock    time           tap      VM links             poll       epoll, signals, timers
 //!  evdev    power button   cgroup   limits
 //!                          process  spawn with a jail
-//!                          power    off, reboot
+//!  pstore   crashes, marks  power    off, reboot           watchdog   the machine's, fed
+//!                          kexec    another kernel
 //! ```
 //!
 //! This crate and the VMM hold the only `unsafe` code of the system. Nothing here decides:
@@ -25,6 +26,7 @@ pub mod dm;
 pub mod entropy;
 pub mod error;
 pub mod evdev;
+pub mod kexec;
 pub mod kmsg;
 pub mod loopdev;
 pub mod mount;
@@ -32,10 +34,12 @@ pub mod net;
 pub mod poll;
 pub mod power;
 pub mod process;
+pub mod pstore;
 pub mod sysroot;
 pub mod tap;
 pub mod user;
 pub mod varlink;
+pub mod watchdog;
 
 mod sys;
 

@@ -1,4 +1,4 @@
-//! The machine's end: off, boot again, halt (reboot(2)).
+//! The machine's end: off, boot again, halt, another kernel (reboot(2)).
 
 use rustix::system::{RebootCommand, reboot};
 
@@ -13,6 +13,8 @@ pub enum End {
     Reboot,
     /// Stop, and stay.
     Halt,
+    /// Start the kernel that was loaded ([`crate::kexec`]).
+    Kexec,
 }
 
 /// Ends the machine now: nothing is stopped, unmounted or synced. Needs CAP_SYS_BOOT; returns only on
@@ -22,6 +24,7 @@ pub fn end(end: End) -> Result<()> {
         End::Poweroff => RebootCommand::PowerOff,
         End::Reboot => RebootCommand::Restart,
         End::Halt => RebootCommand::Halt,
+        End::Kexec => RebootCommand::Kexec,
     };
     reboot(command).during("end the machine by", format_args!("{end:?}"))
 }

@@ -44,6 +44,7 @@ pub(crate) fn finish(end: End) -> ! {
         End::Poweroff => "power off",
         End::Reboot => "reboot",
         End::Halt => "halt",
+        End::Kexec => "the loaded kernel",
     };
     log::line(Level::Notice, &format!("disks are synced; {word}"));
     if let Err(error) = power::end(end) {
