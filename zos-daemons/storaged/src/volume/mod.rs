@@ -8,10 +8,12 @@
 pub mod device;
 pub mod files;
 pub mod place;
+mod port;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -26,6 +28,7 @@ use zos_types::{FieldError, TwinId, WorkloadName, machine};
 
 use self::files::{Files, Record};
 use self::place::Room;
+pub use self::port::{Crypt, Devices};
 use crate::pool::Pool;
 
 /// Volumes are whole multiples of it, in bytes.
@@ -86,13 +89,25 @@ struct Kept {
 }
 
 /// Every volume of the open pools.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Volumes {
+    devices: Arc<dyn Devices>,
     pools: BTreeMap<String, Pool>,
     volumes: BTreeMap<(TwinId, WorkloadName), Kept>,
 }
 
+impl Default for Volumes {
+    fn default() -> Self {
+        Self::over(Arc::new(Crypt))
+    }
+}
+
 impl Volumes {
+    /// No volumes yet, over devices of the caller's.
+    pub fn over(devices: Arc<dyn Devices>) -> Self {
+        Self { devices, pools: BTreeMap::new(), volumes: BTreeMap::new() }
+    }
+
     /// Takes in a pool with its volumes; gives what is wrong with some, in words.
     pub fn add_pool(&mut self, pool: Pool) -> io::Result<Vec<String>> {
         let (records, mut wrong) = files::sweep(&pool.root)?;
@@ -195,8 +210,9 @@ impl Volumes {
         getrandom::fill(key.as_mut()).map_err(|error| CallError::failed(&error))?;
         let sealed = keys.seal(context(&id), key.as_ref()).await?;
         let kept = Kept { record: record.clone(), pool: room.pool.clone() };
+        let devices = Arc::clone(&self.devices);
         blocking("make", &id, move || {
-            files.allocate(record.size)?;
+            devices.allocate(&files, record.size)?;
             files.write_key(&sealed)?;
             files.write_record(&record)
         })
@@ -218,8 +234,8 @@ impl Volumes {
         let kept = self.volumes.get(&id).ok_or_else(|| not_found(&id))?;
         let device = device::name(&id.0, &id.1);
         let found = {
-            let device = device.clone();
-            blocking("find", &id, move || device::find(&device)).await?
+            let (devices, device) = (Arc::clone(&self.devices), device.clone());
+            blocking("find", &id, move || devices.find(&device)).await?
         };
         let files = Files::of(&self.pools[&kept.pool].root, &id.0, &id.1);
         let fd = match found {
@@ -231,8 +247,8 @@ impl Volumes {
                     blocking("read the key of", &id, move || files.read_key()).await?
                 };
                 let key = keys.unseal(context(&id), &sealed).await?;
-                let cipher = kept.record.cipher.clone();
-                blocking("open", &id, move || device::map(&device, &path, &cipher, &key, block))
+                let (devices, cipher) = (Arc::clone(&self.devices), kept.record.cipher.clone());
+                blocking("open", &id, move || devices.map(&device, &path, &cipher, &key, block))
                     .await?
             }
         };
@@ -241,8 +257,9 @@ impl Volumes {
             return Ok((volume, fd));
         }
         let record = Record { fresh: false, ..kept.record.clone() };
+        let devices = Arc::clone(&self.devices);
         let (fd, record) = blocking("clear the ends of", &id, move || {
-            device::clear_ends(&fd, record.size)?;
+            devices.clear_ends(&fd, record.size)?;
             files.write_record(&record)?;
             Ok::<_, io::Error>((fd, record))
         })
@@ -255,21 +272,32 @@ impl Volumes {
 
     /// Takes a volume's device away.
     pub async fn close(&self, twin: TwinId, name: WorkloadName) -> Result<(), CallError> {
-        let id = (twin, name);
-        unmap(&id).await
+        self.unmap(&(twin, name)).await
     }
 
     /// Destroys a volume.
     pub async fn delete(&mut self, twin: TwinId, name: WorkloadName) -> Result<(), CallError> {
         let id = (twin, name);
         let Some(kept) = self.volumes.get(&id) else { return Ok(()) };
-        unmap(&id).await?;
+        self.unmap(&id).await?;
         let files = Files::of(&self.pools[&kept.pool].root, &id.0, &id.1);
         let record = kept.record.clone();
         blocking("destroy", &id, move || files.destroy(&record)).await?;
         tracing::info!("destroyed volume {} of {}", id.1, id.0.short());
         self.volumes.remove(&id);
         Ok(())
+    }
+
+    async fn unmap(&self, id: &(TwinId, WorkloadName)) -> Result<(), CallError> {
+        let (devices, device) = (Arc::clone(&self.devices), device::name(&id.0, &id.1));
+        let task = tokio::task::spawn_blocking(move || devices.unmap(&device));
+        match task.await.map_err(|error| CallError::failed(&error))? {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                Err(CallError::busy(format!("volume {} is in use", id.1)))
+            }
+            Err(error) => Err(CallError::failed(&error)),
+        }
     }
 }
 
@@ -306,18 +334,6 @@ fn context((twin, name): &(TwinId, WorkloadName)) -> String {
 
 fn not_found((twin, name): &(TwinId, WorkloadName)) -> CallError {
     CallError::not_found(format!("no volume {name} of {twin}"))
-}
-
-async fn unmap(id: &(TwinId, WorkloadName)) -> Result<(), CallError> {
-    let device = device::name(&id.0, &id.1);
-    let task = tokio::task::spawn_blocking(move || device::unmap(&device));
-    match task.await.map_err(|error| CallError::failed(&error))? {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-            Err(CallError::busy(format!("volume {} is in use", id.1)))
-        }
-        Err(error) => Err(CallError::failed(&error)),
-    }
 }
 
 /// Runs what waits for disks apart from the daemon's one thread.
