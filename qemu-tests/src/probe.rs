@@ -71,6 +71,60 @@ impl Probe {
         self.text(&format!("cat {path}"))
     }
 
+    /// Writes a file of the node.
+    pub fn write(&mut self, path: &str, text: &str) -> Result<()> {
+        self.command(&format!("write {path} {text}")).map(drop)
+    }
+
+    /// The names in a folder of the node.
+    pub fn list(&mut self, path: &str) -> Result<Vec<String>> {
+        let names = self.command(&format!("ls {path}"))?;
+        serde_json::from_value(names).context("the probe tells no names")
+    }
+
+    /// Sends a signal (`TERM`) to a process by its number, or to each of a name; gives how many.
+    pub fn signal(&mut self, who: &str, signal: &str) -> Result<u64> {
+        let told = self.command(&format!("signal {who} {signal}"))?;
+        told.as_u64().context("the probe tells no number")
+    }
+
+    /// Freezes a cgroup (`node/vmd`), or lets it go on.
+    pub fn freeze(&mut self, cgroup: &str, frozen: bool) -> Result<()> {
+        self.command(&format!("freeze {cgroup} {}", u8::from(frozen))).map(drop)
+    }
+
+    /// Calls a method of a local interface (`init`, `org.zos.Init.ListUnits`) as root. A refusal is an error with its name.
+    #[allow(clippy::needless_pass_by_value)] // a literal at each call
+    pub fn varlink(&mut self, noun: &str, method: &str, parameters: Value) -> Result<Value> {
+        self.command(&format!("varlink /run/zos/{noun}.sock {method} {parameters}"))
+    }
+
+    /// The same for a stream: so many replies, or those that come in the time.
+    #[allow(clippy::needless_pass_by_value)] // a literal at each call
+    pub fn watch(
+        &mut self,
+        noun: &str,
+        method: &str,
+        parameters: Value,
+        (count, time): (usize, Duration),
+    ) -> Result<Vec<Value>> {
+        let millis = time.as_millis();
+        let socket = format!("/run/zos/{noun}.sock");
+        let command = format!("watch {socket} {method} {count} {millis} {parameters}");
+        let replies = self.ask(&command, ANSWER + time).with_context(|| format!("{command}"))?;
+        replies.as_array().cloned().context("the probe tells no list")
+    }
+
+    /// Begins to send numbered datagrams to a guest's echo, one in each of so many milliseconds.
+    pub fn udp_start(&mut self, to: SocketAddr, millis: u64) -> Result<()> {
+        self.command(&format!("udp start {to} {millis}")).map(drop)
+    }
+
+    /// Ends that: `{"sent", "lost", "first_lost", "unsent", "strange", "longest_ms"}`.
+    pub fn udp_stop(&mut self) -> Result<Value> {
+        self.command("udp stop")
+    }
+
     /// Every process: `{"pid", "name", "pss", "private"}`, memory in KiB.
     pub fn processes(&mut self) -> Result<Vec<Value>> {
         self.command("pss")?.as_array().cloned().context("the probe tells no list")
@@ -79,6 +133,22 @@ impl Probe {
     /// Runs a program of the node to its end: `{"code", "output", "millis"}`.
     pub fn run(&mut self, words: &[String]) -> Result<Value> {
         self.command(&format!("run {}", Value::from(words)))
+    }
+
+    /// Kills a service of the bench; microseconds until it has started again.
+    pub fn relive(&mut self, name: &str) -> Result<u64> {
+        self.command(&format!("relive {name}"))?.as_u64().context("the probe tells no number")
+    }
+
+    /// The same as another user.
+    pub fn run_as(&mut self, uid: u32, words: &[&str]) -> Result<Value> {
+        self.command(&format!("as {uid} {}", Value::from(words)))
+    }
+
+    /// Starts a program of the node, and leaves it alone: its process's number.
+    pub fn spawn(&mut self, words: &[&str]) -> Result<u64> {
+        let pid = self.command(&format!("spawn {}", Value::from(words)))?;
+        pid.as_u64().context("the probe tells no number")
     }
 
     fn text(&mut self, command: &str) -> Result<String> {

@@ -29,6 +29,14 @@ pub fn probe() -> Result<&'static Path> {
     })
 }
 
+/// PID 1, as the image has it.
+pub fn init() -> Result<&'static Path> {
+    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    once(&BUILT, || {
+        build("zos-init", &["--release", "--target", STATIC], &[STATIC, "release", "zos-init"])
+    })
+}
+
 type Once = OnceLock<std::result::Result<PathBuf, String>>;
 
 fn once(built: &'static Once, build: impl FnOnce() -> Result<PathBuf>) -> Result<&'static Path> {

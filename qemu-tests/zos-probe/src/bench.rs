@@ -4,7 +4,7 @@
 //!  init        as PID 1, where /bench/init is: mounts what programs expect, then becomes the words of that file
 //!  ./run       a service of s6 or runit: becomes the words of ./exec
 //!  stamp NAME  notes its pid and when it started in /run/bench/NAME, and sleeps
-//!  shout MIB   prints so much as fast as it can, notes how many milliseconds that took, and sleeps
+//!  shout MIB   waits for `go`, prints so much as fast as it can, notes how many milliseconds that took, and sleeps
 //! ```
 
 use std::convert::Infallible;
@@ -67,13 +67,21 @@ pub(crate) fn stamp(name: &str) -> Result<Infallible> {
     sleep()
 }
 
-/// Prints lines as a chatty service does, and notes the time that its supervisor let it take.
+/// Lets `shout` begin.
+pub(crate) fn go() -> Result<()> {
+    note("go", "")
+}
+
+/// Prints lines as a chatty service does, once it is let, and notes the time that its supervisor let it take.
 pub(crate) fn shout(mib: &str) -> Result<Infallible> {
     let bytes = mib.parse::<usize>().context("shout MIB")? << 20;
     let line =
         "<6>a line of a usual length, as daemons print them all day: 0123456789 0123456789\n";
     // A buffer of one page, as a C library has it for a pipe.
     let block = line.repeat(4096 / line.len());
+    while !Path::new(NOTES).join("go").exists() {
+        std::thread::sleep(Duration::from_millis(50));
+    }
     let (start, mut written) = (Instant::now(), 0);
     let mut out = std::io::stdout().lock();
     while written < bytes {

@@ -3,23 +3,32 @@
 //! ```text
 //!  hello                      connect IP:PORT        kill NAME      pss
 //!  cat PATH                   http IP:PORT PATH      run ["PROGRAM", "ARGUMENT", ..]
+//!  write PATH TEXT            mkdir PATH             signal NAME|PID SIGNAL
+//!  ls PATH                    freeze CGROUP 0|1      as UID ["PROGRAM", ..]
+//!  udp start IP:PORT MILLIS   udp stop               spawn ["PROGRAM", ..]
+//!  varlink SOCKET METHOD JSON                        watch SOCKET METHOD COUNT MILLIS JSON
 //!  relive NAME                (of the bench: kill its service, wait for the next start)
 //!  ─▶ {"command": "...", "ok": ...}  or  {"command": "...", "error": "..."}
 //! ```
 //!
-//! It is root and has no lock on it: tests add it to an image; the image that we ship has none.
+//! The same program plays bad services (`act`). It is root and has no lock on it: tests add it to an image; the image that we ship has none.
 #![forbid(unsafe_code)]
 
+mod act;
 mod bench;
+mod calls;
+mod datagrams;
 mod process;
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use datagrams::Datagrams;
 use rustix::system::{RebootCommand, reboot};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use serde_json::{Value, json};
@@ -27,13 +36,15 @@ use serde_json::{Value, json};
 const PORT: &str = "/dev/ttyS1";
 const PATIENCE: Duration = Duration::from_secs(5);
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let words: Vec<String> = std::env::args().collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         _ if std::process::id() == 1 && Path::new(bench::INIT).exists() => match bench::init()? {},
         ["./run", ..] => match bench::run()? {},
         [_, "stamp", name] => match bench::stamp(name)? {},
+        [_, "go"] => return bench::go().map(|()| ExitCode::SUCCESS),
+        [_, "act", ref part @ ..] => return act::act(part).map(ExitCode::from),
         [_, "shout", mib] => match bench::shout(mib)? {},
         _ => {}
     }
@@ -50,20 +61,21 @@ fn main() -> Result<()> {
     let mut modes = tcgetattr(&port).context("read the port's modes")?;
     modes.make_raw();
     tcsetattr(&port, OptionalActions::Now, &modes).context("make the port raw")?;
+    let mut datagrams = Datagrams::default();
     for line in BufReader::new(port.try_clone().context("share the port")?).lines() {
         let Ok(line) = line else { continue };
         let command = line.trim();
-        let mut answer = match obey(command) {
+        let mut answer = match obey(command, &mut datagrams) {
             Ok(value) => json!({"ok": value}),
             Err(error) => json!({"error": format!("{error:#}")}),
         };
         answer["command"] = command.into();
         writeln!(port, "{answer}").context("answer")?;
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
-fn obey(command: &str) -> Result<Value> {
+fn obey(command: &str, datagrams: &mut Datagrams) -> Result<Value> {
     let (verb, rest) = command.split_once(' ').unwrap_or((command, ""));
     match verb {
         "hello" => Ok("hello".into()),
@@ -76,7 +88,37 @@ fn obey(command: &str) -> Result<Value> {
             let bytes = std::fs::read(rest).with_context(|| format!("read {rest}"))?;
             Ok(String::from_utf8_lossy(&bytes).into())
         }
-        "kill" => process::kill(rest),
+        "write" => {
+            let (path, text) = rest.split_once(' ').context("write PATH TEXT")?;
+            std::fs::write(path, text).with_context(|| format!("write {path}"))?;
+            Ok(true.into())
+        }
+        "mkdir" => {
+            std::fs::create_dir_all(rest).with_context(|| format!("make {rest}"))?;
+            Ok(true.into())
+        }
+        "ls" => {
+            let entries = std::fs::read_dir(rest).with_context(|| format!("read {rest}"))?;
+            let mut names: Vec<String> = entries
+                .flatten()
+                .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                .collect();
+            names.sort();
+            Ok(names.into())
+        }
+        "freeze" => {
+            let (group, state) = rest.split_once(' ').context("freeze CGROUP 0|1")?;
+            let path = format!("/sys/fs/cgroup/{group}/cgroup.freeze");
+            std::fs::write(&path, state).with_context(|| format!("write {path}"))?;
+            Ok(true.into())
+        }
+        "kill" => process::signal(&format!("{rest} KILL")),
+        "signal" => process::signal(rest),
+        "udp" => datagrams.obey(rest),
+        "varlink" => calls::call(rest),
+        "watch" => calls::watch(rest),
+        "spawn" => process::spawn(rest),
+        "as" => process::run_as(rest),
         "pss" => process::all(),
         "run" => process::run(rest),
         "relive" => bench::relive(rest),

@@ -1,11 +1,12 @@
 //! The node's processes, from `/proc`.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use rustix::process::{Pid, Signal, kill_process};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 /// Every process in user space with its memory in KiB: `pss` with its share of common pages, `private` without.
@@ -26,26 +27,54 @@ pub(crate) fn all() -> Result<Value> {
     Ok(list.into())
 }
 
-/// Kills every process of a name.
-pub(crate) fn kill(wanted: &str) -> Result<Value> {
-    let mut killed = 0;
+/// `WHO SIGNAL`: to a process by its number, or to each of a name; how many that were.
+pub(crate) fn signal(rest: &str) -> Result<Value> {
+    let (who, signal) = rest.split_once(' ').context("signal WHO SIGNAL")?;
+    let signal: Signal = format!("SIG{signal}").parse().context("no such signal")?;
+    let mut told = 0;
     for (pid, words) in processes()? {
-        if name(&words) == wanted {
-            let pid = Pid::from_raw(pid).context("a process has a number")?;
-            kill_process(pid, Signal::KILL).with_context(|| format!("kill {wanted}"))?;
-            killed += 1;
+        if name(&words) == who || who.parse() == Ok(pid) {
+            kill(Pid::from_raw(pid), signal).with_context(|| format!("signal {who}"))?;
+            told += 1;
         }
     }
-    Ok(killed.into())
+    Ok(told.into())
+}
+
+/// `UID WORDS`: runs a program as somebody else, to its end.
+pub(crate) fn run_as(rest: &str) -> Result<Value> {
+    use std::os::unix::process::CommandExt as _;
+    let (uid, words) = rest.split_once(' ').context("as UID [\"PROGRAM\", ..]")?;
+    let uid = uid.parse().context("UID")?;
+    finish(words, |command| {
+        command.uid(uid).gid(uid);
+    })
+}
+
+/// Starts a program and leaves it alone: its number.
+pub(crate) fn spawn(words: &str) -> Result<Value> {
+    let words: Vec<String> = serde_json::from_str(words).context("spawn [\"PROGRAM\", ..]")?;
+    let (program, arguments) = words.split_first().context("spawn [\"PROGRAM\", ..]")?;
+    let mut command = Command::new(program);
+    let command = command.args(arguments).stdin(Stdio::null());
+    let mut child = command.spawn().with_context(|| format!("start {program}"))?;
+    let pid = child.id();
+    std::thread::spawn(move || child.wait());
+    Ok(pid.into())
 }
 
 /// Runs a program, given as a list of words, to its end.
-pub(crate) fn run(command: &str) -> Result<Value> {
-    let words: Vec<String> = serde_json::from_str(command).context("run [\"PROGRAM\", ..]")?;
+pub(crate) fn run(words: &str) -> Result<Value> {
+    finish(words, |_| {})
+}
+
+fn finish(words: &str, change: impl Fn(&mut Command)) -> Result<Value> {
+    let words: Vec<String> = serde_json::from_str(words).context("run [\"PROGRAM\", ..]")?;
     let (program, arguments) = words.split_first().context("run [\"PROGRAM\", ..]")?;
     let start = Instant::now();
-    let output =
-        Command::new(program).args(arguments).output().with_context(|| format!("run {program}"))?;
+    let mut command = Command::new(program);
+    change(command.args(arguments));
+    let output = command.output().with_context(|| format!("run {program}"))?;
     let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     let text = [output.stdout, output.stderr].concat();
     Ok(

@@ -47,7 +47,9 @@ impl Figures {
             let goal = goal.map_or_else(String::new, |goal| format!("<= {}", number(goal)));
             let (peer, ratio) = match peer {
                 Some((name, other)) => {
-                    (format!("{name} {}", number(*other)), format!("{:.2}", value / other))
+                    let ratio =
+                        if *other > 0.0 { format!("{:.2}", value / other) } else { "-".into() };
+                    (format!("{name} {}", number(*other)), ratio)
                 }
                 None => Default::default(),
             };
@@ -116,7 +118,9 @@ mod tests {
         let mut figures = Figures::default();
         figures.add("boot", 50.0, "ms").peer = Some(("other", 200.0));
         figures.add("memory", 1.5, "MiB").goal = Some(2.0);
+        figures.add("idle", 0.0, "").peer = Some(("other", 0.0));
         let table = figures.table();
+        assert!(!table.contains("NaN"), "{table}");
         assert!(table.contains("other 200") && table.contains("0.25") && table.contains("<= 2"));
         assert!((median(vec![3.0, 1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
     }

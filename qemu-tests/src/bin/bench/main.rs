@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  node     our image, direct kernel ─▶ phases, idle memory, each process's share, a VM's overhead
+//!  inits    PID 1, s6 and runit, each with the same services
 //!  vms      in that node, turn by turn: zos-vmm | QEMU microvm, same kernel, same initramfs
 //!  debian   Debian's cloud kernel and stock systemd root, booted the same way
 //!  image    sizes
@@ -13,27 +14,34 @@
 
 mod debian;
 mod figures;
+mod inits;
 mod node;
 mod vms;
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use qemu_tests::{Scene, image};
 
 use crate::figures::Figures;
 
+/// What can be measured by itself.
+const PARTS: [&str; 5] = ["image", "node", "vms", "inits", "debian"];
+
 /// Measures boot, memory, VMs and their peers, and shows them as a table.
 #[derive(Debug, Parser)]
 #[command(
     name = "bench",
-    after_help = "Examples:\n  bench               everything, about 10 minutes under emulation\n  bench --runs 9      steadier medians of VM starts\n  bench --no-debian   without the peer that has to be downloaded"
+    after_help = "Examples:\n  bench               everything, about 10 minutes under emulation\n  bench --runs 9      steadier medians of VM starts\n  bench --only inits  PID 1 beside s6 and runit alone\n  bench --no-debian   without the peer that has to be downloaded"
 )]
 struct Arguments {
     /// How often each VMM starts a VM.
     #[arg(long, default_value_t = 5)]
     runs: usize,
+    /// Only these parts: image, node, vms, inits, debian.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
     /// Leave out Debian with systemd (its root is made with mmdebstrap, some 100 MB of packages).
     #[arg(long)]
     no_debian: bool,
@@ -53,12 +61,25 @@ fn run(arguments: &Arguments) -> Result<()> {
     let dir = image::project().join("target/bench");
     let mut scene = Scene::new(&dir.join("machines"))?;
     let mut figures = Figures::default();
-    figures::image(&mut figures)?;
-    eprintln!("bench: a node boots");
-    node::measure(&mut scene, &mut figures).context("measure a node")?;
-    eprintln!("bench: {} VMs in a node, by each VMM", arguments.runs);
-    vms::measure(&mut scene, arguments.runs, &mut figures).context("measure VMs")?;
-    if !arguments.no_debian {
+    let wanted = |part: &str| arguments.only.is_empty() || arguments.only.iter().any(|p| p == part);
+    if let Some(unknown) = arguments.only.iter().find(|part| !PARTS.contains(&part.as_str())) {
+        bail!("there is no part {unknown}; known are {}", PARTS.join(", "));
+    }
+    if wanted("image") {
+        figures::image(&mut figures)?;
+    }
+    if wanted("node") {
+        eprintln!("bench: a node boots");
+        node::measure(&mut scene, &mut figures).context("measure a node")?;
+    }
+    if wanted("vms") {
+        eprintln!("bench: {} VMs in a node, by each VMM", arguments.runs);
+        vms::measure(&mut scene, arguments.runs, &mut figures).context("measure VMs")?;
+    }
+    if wanted("inits") {
+        inits::measure(&mut scene, &mut figures).context("measure PID 1 and its peers")?;
+    }
+    if wanted("debian") && !arguments.no_debian {
         eprintln!("bench: Debian boots");
         debian::measure(&mut scene, &mut figures).context("measure Debian")?;
     }

@@ -1,0 +1,50 @@
+//! Calls of the node's own sockets, as root.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use serde_json::{Map, Value};
+use zos_host::varlink::Client;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// `SOCKET METHOD JSON`: the reply's parameters; an error of the other side by its name.
+pub(crate) fn call(rest: &str) -> Result<Value> {
+    let mut words = rest.splitn(3, ' ');
+    let (Some(socket), Some(method)) = (words.next(), words.next()) else {
+        anyhow::bail!("varlink SOCKET METHOD JSON");
+    };
+    let parameters = parameters(words.next())?;
+    let mut client = Client::connect(socket, PATIENCE)?;
+    let reply: Map<String, Value> = client.call(method, &parameters, Vec::new())?;
+    Ok(reply.into())
+}
+
+/// `SOCKET METHOD COUNT MILLIS JSON`: so many replies of a stream, or those that came in the time.
+pub(crate) fn watch(rest: &str) -> Result<Value> {
+    let words: Vec<&str> = rest.splitn(5, ' ').collect();
+    let [socket, method, count, millis, ref json @ ..] = words[..] else {
+        anyhow::bail!("watch SOCKET METHOD COUNT MILLIS JSON");
+    };
+    let parameters = parameters(json.first().copied())?;
+    let count: usize = count.parse().context("COUNT")?;
+    let time = Duration::from_millis(millis.parse().context("MILLIS")?);
+    let end = Instant::now() + time;
+    let mut client = Client::connect(socket, time.max(Duration::from_millis(1)))?;
+    let mut replies = client.watch(method, &parameters)?;
+    let mut heard: Vec<Value> = Vec::new();
+    while heard.len() < count && Instant::now() < end {
+        match replies.reply::<Map<String, Value>>() {
+            Ok(Some(reply)) => heard.push(reply.into()),
+            Ok(None) => break,
+            // Silence is an answer, too, once there was one.
+            Err(zos_host::varlink::CallError::Transport(_)) if !heard.is_empty() => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(heard.into())
+}
+
+fn parameters(text: Option<&str>) -> Result<Value> {
+    text.map_or(Ok(Map::new().into()), |text| serde_json::from_str(text).context("read JSON"))
+}
