@@ -22,7 +22,7 @@ mod client;
 mod connection;
 
 pub use client::{CallError, Client, Replies};
-pub use connection::{Connection, PeerCredentials, Received, peer_credentials};
+pub use connection::{Connection, MAX_FDS, PeerCredentials, Received, peer_credentials};
 
 /// Largest message that is taken, in bytes without the NUL.
 pub const MAX_MESSAGE: usize = 1 << 20;
@@ -33,16 +33,16 @@ pub struct Call {
     /// `org.zos.Init.ListUnits`.
     pub method: String,
     /// Its arguments.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[serde(default, skip_serializing_if = "Map::is_empty", deserialize_with = "or_null")]
     pub parameters: Map<String, Value>,
     /// More than one reply is wanted.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_false", deserialize_with = "or_null")]
     pub more: bool,
     /// No reply is wanted.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_false", deserialize_with = "or_null")]
     pub oneway: bool,
     /// The connection changes to another protocol afterwards; nobody here does.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_false", deserialize_with = "or_null")]
     pub upgrade: bool,
 }
 
@@ -67,10 +67,10 @@ pub struct Reply {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// The result, or the error's parameters.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_null")]
     pub parameters: Map<String, Value>,
     /// Another reply to the same call follows.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_false", deserialize_with = "or_null")]
     pub continues: bool,
 }
 
@@ -87,13 +87,28 @@ impl Reply {
         Self { parameters, continues: true, ..Self::default() }
     }
 
+    /// A failure by its name and parameters.
+    #[must_use]
+    pub fn failure(name: &str, parameters: Map<String, Value>) -> Self {
+        Self { error: Some(name.to_owned()), parameters, continues: false }
+    }
+
     /// A failure, with `{"detail": "..."}` for people.
     #[must_use]
     pub fn error(name: &str, detail: impl std::fmt::Display) -> Self {
         let mut parameters = Map::new();
         parameters.insert("detail".to_owned(), Value::String(detail.to_string()));
-        Self { error: Some(name.to_owned()), parameters, continues: false }
+        Self::failure(name, parameters)
     }
+}
+
+/// Other implementations write `null` for what is left out.
+fn or_null<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]

@@ -15,10 +15,10 @@ use serde::Serialize;
 use super::{Decoder, MAX_MESSAGE};
 use crate::error::{Context, Error, Result};
 
-/// Descriptors that may wait for their call; more than that is an attack or a mistake.
-const MAX_QUEUED_FDS: usize = 64;
 /// Descriptors in one message: what the ancillary buffers hold.
-const MAX_FDS: usize = 32;
+pub const MAX_FDS: usize = 32;
+/// Descriptors that may wait for their call; more than that is an attack or a mistake.
+const MAX_QUEUED_FDS: usize = 2 * MAX_FDS;
 
 /// What a read brought.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -58,6 +58,7 @@ pub struct Connection {
     socket: OwnedFd,
     decoder: Decoder,
     fds: VecDeque<OwnedFd>,
+    max_fds: usize,
     out: VecDeque<Outgoing>,
     out_bytes: usize,
 }
@@ -73,10 +74,17 @@ impl Connection {
     /// Over a connected Unix stream socket; whether calls block is the socket's own flag.
     #[must_use]
     pub fn new(socket: OwnedFd) -> Self {
+        Self::bounded(socket, MAX_MESSAGE, MAX_QUEUED_FDS)
+    }
+
+    /// The same for a peer that may send messages of so many bytes, and so many descriptors beside them.
+    #[must_use]
+    pub fn bounded(socket: OwnedFd, max_message: usize, max_fds: usize) -> Self {
         Self {
             socket,
-            decoder: Decoder::new(MAX_MESSAGE),
+            decoder: Decoder::new(max_message),
             fds: VecDeque::new(),
+            max_fds,
             out: VecDeque::new(),
             out_bytes: 0,
         }
@@ -101,7 +109,7 @@ impl Connection {
                 self.fds.extend(fds);
             }
         }
-        if received.flags.contains(ReturnFlags::CTRUNC) || self.fds.len() > MAX_QUEUED_FDS {
+        if received.flags.contains(ReturnFlags::CTRUNC) || self.fds.len() > self.max_fds {
             return Err(Error::invalid("receive from", "peer", "too many descriptors"));
         }
         if received.bytes == 0 {

@@ -17,8 +17,17 @@ fn messages_look_as_varlink_wants() {
     let text = String::from_utf8(encode(&reply).unwrap()).unwrap();
     assert_eq!(text, "{\"error\":\"org.zos.Error.Busy\",\"parameters\":{\"detail\":\"later\"}}\0");
     // Other implementations write nulls and leave members out.
-    let call: Call = serde_json::from_str(r#"{"method":"a.B","more":true}"#).unwrap();
-    assert!(call.more && call.parameters.is_empty());
+    let check = |text: &str, more| {
+        let call: Call = serde_json::from_str(text).unwrap();
+        assert!(call.more == more && !call.oneway && call.parameters.is_empty(), "{text}");
+    };
+    check(r#"{"method":"a.B","more":true}"#, true);
+    check(r#"{"method":"a.B","parameters":null,"more":null,"oneway":null}"#, false);
+    for wrong in [r#"{"method":"a.B","parameters":[]}"#, r#"{"method":7}"#, "{}", "[]", "7", ""] {
+        assert!(serde_json::from_str::<Call>(wrong).is_err(), "{wrong}");
+    }
+    let reply: Reply = serde_json::from_str(r#"{"parameters":null}"#).unwrap();
+    assert_eq!(reply, Reply::ok(Map::new()));
 }
 
 #[test]
@@ -73,6 +82,18 @@ fn descriptors_that_no_call_takes_are_closed() {
     assert!(b.message().is_none());
     // Both copies are closed, so the pipe is at its end.
     assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn a_peer_without_leave_may_pass_no_descriptor() {
+    let (a, b) = UnixStream::pair().unwrap();
+    let (mut a, mut b) = (Connection::new(a.into()), Connection::bounded(b.into(), 100, 0));
+    a.send(&Call::new("x.First", Map::new()), Vec::new()).unwrap();
+    assert_eq!(b.receive().unwrap(), Received::Some);
+    assert!(b.message().is_some());
+    let file = tempfile::tempfile().unwrap();
+    a.send(&Call::new("x.Second", Map::new()), vec![file.into()]).unwrap();
+    assert!(b.receive().is_err());
 }
 
 #[test]
