@@ -15,6 +15,7 @@ mod boot_medium;
 pub mod disk;
 pub mod keeper;
 pub mod life;
+pub mod machine;
 mod places;
 pub mod pool;
 pub mod settle;
@@ -35,6 +36,7 @@ use zos_types::{Fault, NodeId};
 
 use crate::keeper::{Event, Keeper};
 use crate::life::{Life, View};
+use crate::machine::Machine;
 pub use crate::places::Places;
 use crate::settle::Wanted;
 use crate::volume::Volumes;
@@ -45,6 +47,17 @@ const STEADY: Duration = Duration::from_secs(60);
 /// The daemon's life.
 pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let places = Places::node();
+    run_on(daemon, places.clone(), Arc::new(machine::Node(places))).await?;
+    // The thread that watches disks would be waited for, and has no end.
+    std::process::exit(0)
+}
+
+/// The same on a machine of the caller's.
+pub async fn run_on(
+    daemon: Daemon,
+    places: Places,
+    machine: Arc<dyn Machine>,
+) -> anyhow::Result<()> {
     let (settings, wrong) = settings(&daemon.settings);
     wrong.into_iter().for_each(|fault| daemon.faults.raise(fault));
     let keeper = Keeper::new(
@@ -53,16 +66,13 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
         places.state.to_string_lossy().into_owned(),
         life::remembered(&places),
     );
-    let (life, view) = Life::new(keeper, places.clone(), daemon.faults.clone());
+    let (life, view) = Life::new(keeper, places, Arc::clone(&machine), daemon.faults.clone());
     let router = router(&view, &daemon.bus);
     tokio::spawn(life.run());
-    let disks = tokio::task::spawn_blocking(move || life::watch_disks(&places, &view.news));
     tokio::select! {
-        served = daemon.serve(router) => served?,
-        ended = disks => ended??,
+        served = daemon.serve(router) => Ok(served?),
+        ended = machine.watch(view.news) => ended,
     }
-    // The thread that watches disks would be waited for, and has no end.
-    std::process::exit(0)
 }
 
 /// The farmer's settings, and what is wrong with them.

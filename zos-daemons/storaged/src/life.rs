@@ -14,12 +14,11 @@ use zos_host::block::{self, Uevents};
 use zos_types::machine::Disk;
 use zos_types::{Fault, NodeId};
 
-use crate::disk::judge::{self, Verdict};
-use crate::disk::read::Reader;
+use crate::Places;
 use crate::keeper::{DiskKey, Event, Job, Keeper, Memory};
-use crate::pool::{self, Pool};
+use crate::machine::Machine;
+use crate::pool::Pool;
 use crate::volume::Volumes;
-use crate::{Places, state};
 
 /// What the answers are made of.
 #[derive(Clone, Debug)]
@@ -42,6 +41,7 @@ pub struct View {
 pub struct Life {
     keeper: Keeper,
     places: Places,
+    machine: Arc<dyn Machine>,
     faults: FaultBoard,
     started: Instant,
     events: mpsc::Receiver<Event>,
@@ -70,13 +70,18 @@ fn memory_file(places: &Places) -> PathBuf {
 
 impl Life {
     /// Brings a keeper to life.
-    pub fn new(keeper: Keeper, places: Places, faults: FaultBoard) -> (Self, View) {
+    pub fn new(
+        keeper: Keeper,
+        places: Places,
+        machine: Arc<dyn Machine>,
+        faults: FaultBoard,
+    ) -> (Self, View) {
         let (news, events) = mpsc::channel(64);
         let (settled, settled_view) = watch::channel(keeper.settled().cloned());
         let (disks, disks_view) = watch::channel(Vec::new());
         let (node, node_view) = watch::channel(keeper.node());
         let (steady, steady_view) = watch::channel(false);
-        let volumes = Arc::new(Mutex::new(Volumes::default()));
+        let volumes = Arc::new(Mutex::new(Volumes::over(machine.devices())));
         let view = View {
             settled: settled_view,
             disks: disks_view,
@@ -89,6 +94,7 @@ impl Life {
         let life = Self {
             keeper,
             places,
+            machine,
             faults,
             started: Instant::now(),
             events,
@@ -116,7 +122,9 @@ impl Life {
         let Some(wake) = wake else { return self.events.recv().await };
         tokio::select! {
             event = self.events.recv() => event,
-            () = tokio::time::sleep_until((self.started + wake).into()) => Some(Event::Tick),
+            () = tokio::time::sleep_until((self.started + wake / self.machine.pace()).into()) => {
+                Some(Event::Tick)
+            }
         }
     }
 
@@ -124,7 +132,8 @@ impl Life {
         if let Event::Opened(_, Ok(pool)) = &event {
             self.open(pool.as_ref().clone()).await;
         }
-        let (jobs, wake) = self.keeper.handle(self.started.elapsed(), event);
+        let now = self.started.elapsed() * self.machine.pace();
+        let (jobs, wake) = self.keeper.handle(now, event);
         for job in jobs {
             self.start(job);
         }
@@ -163,10 +172,7 @@ impl Life {
         for id in gone {
             self.volumes.lock().await.drop_pool(&id);
             self.pools.remove(&id);
-            let _ = zos_host::mount::unmount(
-                self.places.pools.join(&id),
-                zos_host::mount::UnmountFlags::DETACH,
-            );
+            self.machine.close(&id);
         }
     }
 
@@ -189,50 +195,42 @@ impl Life {
 
     /// Does a job apart from the daemon's one thread; its event comes when it is done.
     fn start(&self, job: Job) {
-        let (news, places) = (self.news.clone(), self.places.clone());
+        let (news, machine) = (self.news.clone(), Arc::clone(&self.machine));
         let disk = |key: &DiskKey| self.keeper.disk(key).cloned();
         let work: Box<dyn FnOnce() -> Event + Send> = match job {
             Job::Probe(key) => {
                 let Some(disk) = disk(&key) else { return };
-                Box::new(move || {
-                    let verdict = read(&disk, |reader| judge::probe(reader, disk.logical_block));
-                    Event::Judged(key, verdict)
-                })
+                Box::new(move || Event::Judged(key, machine.judge(&disk, false)))
             }
             Job::Sample(key) => {
                 let Some(disk) = disk(&key) else { return };
-                Box::new(move || {
-                    let verdict = read(&disk, |reader| {
-                        judge::examine(reader, disk.logical_block, pool::progress(&disk))
-                    });
-                    Event::Judged(key, verdict)
-                })
+                Box::new(move || Event::Judged(key, machine.judge(&disk, true)))
             }
             Job::Adopt(key, plan) => {
                 let Some(disk) = disk(&key) else { return };
                 Box::new(move || {
-                    let made = pool::adopt(&disk, &plan, &places);
+                    let made = machine.adopt(&disk, &plan);
                     Event::Opened(key, made.map(Box::new).map_err(|error| in_words(&error)))
                 })
             }
             Job::Open(key, header) => {
                 let Some(disk) = disk(&key) else { return };
                 Box::new(move || {
-                    let opened = pool::open(&disk, &header, &places);
+                    let opened = machine.open(&disk, &header);
                     Event::Opened(key, opened.map(Box::new).map_err(|error| in_words(&error)))
                 })
             }
             Job::Own(key, header, owner) => {
                 let Some(disk) = disk(&key) else { return };
                 Box::new(move || {
-                    let owned = pool::own(&disk, &header, owner);
+                    let owned = machine.own(&disk, &header, owner);
                     Event::Owned(key, owned.map(Box::new).map_err(|error| in_words(&error)))
                 })
             }
             Job::Prepare(id) => {
                 let pool = id.and_then(|id| self.pools.get(&id).cloned());
                 Box::new(move || {
-                    let done = state::prepare(pool.as_ref(), &places);
+                    let done = machine.prepare(pool.as_ref());
                     Event::Prepared(done.map_err(|error| in_words(&error)))
                 })
             }
@@ -249,13 +247,6 @@ fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {
     let changed = *old != new;
     *old = new;
     changed
-}
-
-fn read(disk: &block::Disk, judge: impl FnOnce(&Reader) -> Verdict) -> Verdict {
-    match Reader::open(&disk.path(), disk.size) {
-        Ok(reader) => judge(&reader),
-        Err(error) => Verdict::Unreadable(error.to_string()),
-    }
 }
 
 fn in_words(error: &dyn std::error::Error) -> String {

@@ -1,0 +1,98 @@
+//! What the keeper's jobs are done with: the port between its decisions and the machine.
+//!
+//! ```text
+//!  Life ── jobs ──▶ Machine ──┬─ Node    disks, btrfs, mounts, device-mapper
+//!                             └─ others  a simulated node: folders
+//! ```
+//! All but `watch` may wait for disks, and runs apart from the daemon's one thread.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use zos_host::block::Disk;
+use zos_types::NodeId;
+
+use crate::disk::header::Header;
+use crate::disk::judge::{self, Verdict};
+use crate::disk::read::Reader;
+use crate::keeper::Event;
+use crate::pool::{self, Plan, Pool, PoolError};
+use crate::volume::{Crypt, Devices};
+use crate::{Places, life, state};
+
+/// A watch over disks; it ends only with an error.
+pub type Watching = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
+
+/// A machine with disks.
+pub trait Machine: std::fmt::Debug + Send + Sync + 'static {
+    /// Tells of the disks that are here, and of those that come and go.
+    fn watch(&self, news: mpsc::Sender<Event>) -> Watching;
+    /// Judges a disk: by its ends, or completely.
+    fn judge(&self, disk: &Disk, completely: bool) -> Verdict;
+    /// Makes a pool on a disk that is still empty, and opens it.
+    fn adopt(&self, disk: &Disk, plan: &Plan) -> Result<Pool, PoolError>;
+    /// Opens a pool that is ready.
+    fn open(&self, disk: &Disk, header: &Header) -> Result<Pool, PoolError>;
+    /// Gives a pool an owner; durable when it returns.
+    fn own(&self, disk: &Disk, header: &Header, owner: NodeId) -> Result<Header, PoolError>;
+    /// Lets go of a pool whose disk is gone.
+    fn close(&self, pool: &str);
+    /// Shows the state of a pool (none: memory) at its place.
+    fn prepare(&self, pool: Option<&Pool>) -> zos_host::Result<()>;
+    /// What volumes are made of.
+    fn devices(&self) -> Arc<dyn Devices>;
+    /// How many times faster than the clock its time runs: a simulated disk needs no time to turn up.
+    fn pace(&self) -> u32;
+}
+
+/// The node that this program runs on.
+#[derive(Debug)]
+pub struct Node(pub Places);
+
+impl Machine for Node {
+    fn watch(&self, news: mpsc::Sender<Event>) -> Watching {
+        let places = self.0.clone();
+        let watch = tokio::task::spawn_blocking(move || life::watch_disks(&places, &news));
+        Box::pin(async move { watch.await? })
+    }
+
+    fn judge(&self, disk: &Disk, completely: bool) -> Verdict {
+        match Reader::open(&disk.path(), disk.size) {
+            Ok(reader) if completely => {
+                judge::examine(&reader, disk.logical_block, pool::progress(disk))
+            }
+            Ok(reader) => judge::probe(&reader, disk.logical_block),
+            Err(error) => Verdict::Unreadable(error.to_string()),
+        }
+    }
+
+    fn adopt(&self, disk: &Disk, plan: &Plan) -> Result<Pool, PoolError> {
+        pool::adopt(disk, plan, &self.0)
+    }
+
+    fn open(&self, disk: &Disk, header: &Header) -> Result<Pool, PoolError> {
+        pool::open(disk, header, &self.0)
+    }
+
+    fn own(&self, disk: &Disk, header: &Header, owner: NodeId) -> Result<Header, PoolError> {
+        pool::own(disk, header, owner)
+    }
+
+    fn close(&self, pool: &str) {
+        let root = self.0.pools.join(pool);
+        let _ = zos_host::mount::unmount(root, zos_host::mount::UnmountFlags::DETACH);
+    }
+
+    fn prepare(&self, pool: Option<&Pool>) -> zos_host::Result<()> {
+        state::prepare(pool, &self.0)
+    }
+
+    fn devices(&self) -> Arc<dyn Devices> {
+        Arc::new(Crypt)
+    }
+
+    fn pace(&self) -> u32 {
+        1
+    }
+}
