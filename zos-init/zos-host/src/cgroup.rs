@@ -15,6 +15,10 @@ use rustix::fs::{Mode, OFlags};
 use crate::error::{Context, Result};
 use crate::mount::{self, MountFlags};
 
+mod inside;
+
+pub use inside::Usage;
+
 /// Where the hierarchy is mounted.
 pub const ROOT: &str = "/sys/fs/cgroup";
 
