@@ -1,5 +1,7 @@
 //! What the node API answers where it is more than one of the node's own words.
 
+pub mod farmer;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use zos_types::status::DeploymentStatus;

@@ -193,7 +193,7 @@ pub enum UnitKind {
 }
 
 /// The state of a unit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum UnitState {
     /// For others to be ready.
