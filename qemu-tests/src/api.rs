@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use ed25519_dalek::SigningKey;
 use zos_api::client::{Address, Client, ClientError};
-use zos_api::node::{Applied, NodeCapacity};
+use zos_api::node::{Applied, Deleted, NodeCapacity};
 use zos_types::machine::{Fault, Node};
 use zos_types::status::{DeploymentStatus, WorkloadStatus};
 use zos_types::{Name, WorkloadName};
@@ -73,6 +73,16 @@ impl Api {
     /// Puts a deployment written in TOML, as `zos apply` does.
     pub fn put(&self, name: &str, toml: &str) -> Result<Applied> {
         Ok(self.run(self.client.put(&name.parse()?, &json(toml)?, false))?)
+    }
+
+    /// Deletes a deployment.
+    pub fn delete(&self, name: &str) -> Result<Deleted> {
+        Ok(self.run(self.client.delete(&name.parse()?))?)
+    }
+
+    /// Every deployment of the twin.
+    pub fn list(&self) -> Result<Vec<DeploymentStatus>> {
+        Ok(self.run(self.client.list())?.deployments)
     }
 
     /// A deployment.

@@ -3,7 +3,7 @@
 //! It is packed into an archive behind the image's own, with a service unit, and PID 1 starts it as any service. Nothing
 //! of it is in the image that we ship.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -111,8 +111,25 @@ impl Probe {
         let millis = time.as_millis();
         let socket = format!("/run/zos/{noun}.sock");
         let command = format!("watch {socket} {method} {count} {millis} {parameters}");
-        let replies = self.ask(&command, ANSWER + time).with_context(|| format!("{command}"))?;
+        let replies = self.ask(&command, ANSWER + time).with_context(|| command.clone())?;
         replies.as_array().cloned().context("the probe tells no list")
+    }
+
+    /// Calls a method that streams, and lets the replies come until the node has gone; [`Probe::told`] reads them. Nothing
+    /// else can be asked afterwards.
+    #[allow(clippy::needless_pass_by_value)] // a literal at each call
+    pub fn follow(&mut self, noun: &str, method: &str, parameters: Value) -> Result<()> {
+        self.command(&format!("follow /run/zos/{noun}.sock {method} {parameters}")).map(drop)
+    }
+
+    /// What came since [`Probe::follow`], up to the end of the node.
+    pub fn told(&mut self) -> Result<Vec<Value>> {
+        self.stream.get_ref().set_read_timeout(Some(ANSWER)).context("bound a read")?;
+        let mut bytes = Vec::new();
+        self.stream.read_to_end(&mut bytes).context("read from the probe")?;
+        let lines = bytes.split(|byte| *byte == b'\n');
+        let replies = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+        Ok(replies.map(|mut reply| reply["told"].take()).filter(|told| !told.is_null()).collect())
     }
 
     /// Begins to send numbered datagrams to a guest's echo, one in each of so many milliseconds.

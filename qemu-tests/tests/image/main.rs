@@ -6,6 +6,7 @@
 //!  vm         a twin's VM runs, is walled in, and outlives the daemons around it
 //!  api        who may ask for what
 //!  bad_input  what is missing or broken is shown, and the node goes on as far as it can
+//!  chaos      daemons killed at any moment: nothing acknowledged is lost, no VM is touched
 //! ```
 //!
 //! `make image` comes first. What a test leaves behind lies in `target/qemu-tests/<test>/`.
@@ -14,5 +15,6 @@
 mod api;
 mod bad_input;
 mod boot;
+mod chaos;
 mod disks;
 mod vm;

@@ -16,7 +16,7 @@ pub(crate) const HELLO: &str = include_str!("../../../docs/examples/hello.toml")
 /// The port on which the guest of `builtin:hello` answers.
 const PORT: u16 = 8080;
 /// Daemons in the order of their start.
-const DAEMONS: [&str; 8] =
+pub(crate) const DAEMONS: [&str; 8] =
     ["storaged", "identityd", "netd", "capacityd", "vmd", "provisiond", "apid", "consoled"];
 
 /// Waits until the VM `hello` of a deployment runs and has an address.
@@ -28,7 +28,7 @@ pub(crate) fn running(api: &Api, deployment: &str) -> Result<IpAddr> {
 }
 
 /// Where a VM's guest answers, once it does.
-fn guest(node: &mut Machine, address: IpAddr) -> Result<SocketAddr> {
+pub(crate) fn guest(node: &mut Machine, address: IpAddr) -> Result<SocketAddr> {
     let guest = SocketAddr::new(address, PORT);
     let probe = node.probe()?;
     let end = std::time::Instant::now() + SOON;
@@ -60,7 +60,10 @@ fn a_twins_vm_runs_walled_in_and_outlives_the_daemons() {
 
         let (a, b) = (guest(&mut node, a)?, guest(&mut node, b)?);
         walled_in(node.probe()?, a, b)?;
+        let traffic = Traffic::begin(node.probe()?, a)?;
         daemons_killed(&mut node)?;
+        told_to_stop(&mut node)?;
+        traffic.end(node.probe()?)?;
         for api in [&of_alice, &of_bob] {
             let status = api.wait_workload(("hello", "hello"), SOON, |workload| {
                 workload.state == State::Running
@@ -114,8 +117,59 @@ fn daemons_killed(node: &mut Machine) -> Result<()> {
     Ok(())
 }
 
+/// SIGTERM, as PID 1 sends it: vmd ends in order, and no VM with it.
+fn told_to_stop(node: &mut Machine) -> Result<()> {
+    let before = vmms(node)?;
+    let restarts = |node: &zos_types::machine::Node| {
+        node.services.iter().find(|s| s.name == "vmd").map_or(0, |s| s.restarts)
+    };
+    let found = restarts(&node.api().node()?);
+    ensure!(node.probe()?.signal("vmd", "TERM")? == 1, "there is no vmd");
+    node.wait_node("vmd running again", SOON, |node| restarts(node) > found)?;
+    ensure!(vmms(node)? == before, "SIGTERM to vmd touched a VM");
+    Ok(())
+}
+
+/// Datagrams to a VM and numbers on its disk, while something happens around it.
+pub(crate) struct Traffic {
+    guest: SocketAddr,
+    before: u64,
+}
+
+impl Traffic {
+    /// Begins, and waits until both flow.
+    pub(crate) fn begin(probe: &mut Probe, guest: SocketAddr) -> Result<Self> {
+        let writes = probe.get(guest, "/write?seconds=600")?;
+        let writes: Value = serde_json::from_str(&writes).context("read the writer's answer")?;
+        let before = writes["acknowledged"].as_u64().context("the writer tells no number")?;
+        probe.udp_start(guest, 50)?;
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        Ok(Self { guest, before })
+    }
+
+    /// Ends: no datagram was lost and no write failed; the last number that the guest holds for durable.
+    pub(crate) fn end(self, probe: &mut Probe) -> Result<u64> {
+        let datagrams = probe.udp_stop()?;
+        let writes = Self::writes(probe, self.guest)?;
+        println!("datagrams {datagrams}, writes {writes}");
+        ensure!(datagrams["lost"] == 0, "datagrams were lost: {datagrams}");
+        ensure!(datagrams["sent"].as_u64() > Some(20), "hardly a datagram was sent: {datagrams}");
+        ensure!(writes["failed"] == 0, "writes of the guest failed: {writes}");
+        let last = writes["acknowledged"].as_u64().context("the writer tells no number")?;
+        ensure!(last > self.before + 10, "the guest hardly wrote: {writes}");
+        Ok(last)
+    }
+
+    /// What the guest says of its numbers.
+    pub(crate) fn writes(probe: &mut Probe, guest: SocketAddr) -> Result<Value> {
+        let report: Value = serde_json::from_str(&probe.get(guest, "/")?)?;
+        ensure!(report["writes"].is_object(), "the guest writes no numbers: {report}");
+        Ok(report["writes"].clone())
+    }
+}
+
 /// The processes that run VMs.
-fn vmms(node: &mut Machine) -> Result<Vec<i64>> {
+pub(crate) fn vmms(node: &mut Machine) -> Result<Vec<i64>> {
     let all = node.probe()?.processes()?;
     let ours = all.iter().filter(|process| process["name"] == "zos-vmm");
     Ok(ours.filter_map(|process| process["pid"].as_i64()).collect())

@@ -1,12 +1,16 @@
 //! Calls of the node's own sockets, as root.
 
+use std::fs::File;
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use zos_host::varlink::Client;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Longer than any test.
+const FOR_EVER: Duration = Duration::from_secs(3600);
 
 /// `SOCKET METHOD JSON`: the reply's parameters; an error of the other side by its name.
 pub(crate) fn call(rest: &str) -> Result<Value> {
@@ -43,6 +47,25 @@ pub(crate) fn watch(rest: &str) -> Result<Value> {
         }
     }
     Ok(heard.into())
+}
+
+/// `SOCKET METHOD JSON`: each reply of a stream goes to `port` as `{"told": ..}` when it comes, as long as we live.
+pub(crate) fn follow(rest: &str, mut port: File) -> Result<Value> {
+    let mut words = rest.splitn(3, ' ');
+    let (Some(socket), Some(method)) = (words.next(), words.next()) else {
+        anyhow::bail!("follow SOCKET METHOD JSON");
+    };
+    let parameters = parameters(words.next())?;
+    let mut client = Client::connect(socket, FOR_EVER)?;
+    let method = method.to_owned();
+    std::thread::spawn(move || -> Result<()> {
+        let mut replies = client.watch(&method, &parameters)?;
+        while let Some(reply) = replies.reply::<Map<String, Value>>()? {
+            writeln!(port, "{}", json!({"told": reply})).context("tell")?;
+        }
+        Ok(())
+    });
+    Ok(true.into())
 }
 
 fn parameters(text: Option<&str>) -> Result<Value> {

@@ -7,6 +7,7 @@
 //!  ls PATH                    freeze CGROUP 0|1      as UID ["PROGRAM", ..]
 //!  udp start IP:PORT MILLIS   udp stop               spawn ["PROGRAM", ..]
 //!  varlink SOCKET METHOD JSON                        watch SOCKET METHOD COUNT MILLIS JSON
+//!  follow SOCKET METHOD JSON  ─▶ {"told": ..} for each reply, until the end
 //!  relive NAME                (of the bench: kill its service, wait for the next start)
 //!  ─▶ {"command": "...", "ok": ...}  or  {"command": "...", "error": "..."}
 //! ```
@@ -65,7 +66,7 @@ fn main() -> Result<ExitCode> {
     for line in BufReader::new(port.try_clone().context("share the port")?).lines() {
         let Ok(line) = line else { continue };
         let command = line.trim();
-        let mut answer = match obey(command, &mut datagrams) {
+        let mut answer = match obey(command, &port, &mut datagrams) {
             Ok(value) => json!({"ok": value}),
             Err(error) => json!({"error": format!("{error:#}")}),
         };
@@ -75,7 +76,7 @@ fn main() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn obey(command: &str, datagrams: &mut Datagrams) -> Result<Value> {
+fn obey(command: &str, port: &File, datagrams: &mut Datagrams) -> Result<Value> {
     let (verb, rest) = command.split_once(' ').unwrap_or((command, ""));
     match verb {
         "hello" => Ok("hello".into()),
@@ -117,6 +118,7 @@ fn obey(command: &str, datagrams: &mut Datagrams) -> Result<Value> {
         "udp" => datagrams.obey(rest),
         "varlink" => calls::call(rest),
         "watch" => calls::watch(rest),
+        "follow" => calls::follow(rest, port.try_clone().context("share the port")?),
         "spawn" => process::spawn(rest),
         "as" => process::run_as(rest),
         "pss" => process::all(),
