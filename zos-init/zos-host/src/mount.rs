@@ -63,6 +63,13 @@ pub fn make_private(target: impl AsRef<Path>) -> Result<()> {
     sys::mount_change(target, flags).during("make private", target.display())
 }
 
+/// Makes `target` and all below it shared: later mounts spread to the namespaces that are slaves of this one.
+pub fn make_shared(target: impl AsRef<Path>) -> Result<()> {
+    let target = target.as_ref();
+    let flags = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
+    sys::mount_change(target, flags).during("make shared", target.display())
+}
+
 /// Unmounts what is on top at `target`.
 pub fn unmount(target: impl AsRef<Path>, flags: UnmountFlags) -> Result<()> {
     let target = target.as_ref();

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  Spawn ── clone3(namespaces, into cgroup, pidfd) ──▶ child: descriptors ▸ limits ▸ empty root ▸
-//!    │                                                 bounding set ▸ user ▸ capabilities ▸ no_new_privs ▸ exec
+//!    │                                                 mounts ▸ bounding set ▸ user ▸ capabilities ▸
+//!    │                                                 no_new_privs ▸ landlock ▸ seccomp ▸ exec
 //!    └─▶ Child { pid, pidfd, failure pipe } ◀── the step and errno, if exec was never reached
 //! ```
 //! The child does system calls only, on memory that its parent prepared.
@@ -20,9 +21,17 @@ use crate::error::{Context, Error, Result};
 mod capability;
 mod child;
 mod core_sched;
+pub mod landlock;
+mod private;
+mod sandbox;
+mod seccomp;
 
 pub use capability::Capabilities;
 pub use core_sched::CoreGroup;
+pub use landlock::{Paths, Ruleset};
+pub use private::Mounts;
+pub use sandbox::Sandbox;
+pub use seccomp::Profile;
 
 /// What is run.
 #[derive(Debug)]
@@ -141,6 +150,8 @@ pub struct Spawn<'a> {
     pub namespaces: Vec<Namespace>,
     /// Its `/`.
     pub root: Root,
+    /// What it gives up beside capabilities.
+    pub sandbox: Sandbox,
 }
 
 /// A started process. Dropping it stops nothing.
@@ -164,12 +175,20 @@ pub enum Step {
     Limits,
     /// Making the empty root.
     Root,
+    /// Mounting its own view of the tree.
+    Mounts,
     /// Dropping capabilities from the bounding set.
     BoundingSet,
     /// setgid, setuid.
     User,
     /// Giving capabilities.
     Capabilities,
+    /// no_new_privs.
+    NoNewPrivs,
+    /// Restricting itself to paths.
+    Paths,
+    /// Installing its system call filters.
+    Seccomp,
     /// exec itself.
     Exec,
 }
@@ -181,9 +200,13 @@ impl fmt::Display for Step {
             Self::Descriptors => "placing its descriptors",
             Self::Limits => "setting its limits",
             Self::Root => "making its empty root",
+            Self::Mounts => "mounting its own view of the tree",
             Self::BoundingSet => "dropping capabilities",
             Self::User => "changing to its user",
             Self::Capabilities => "giving its capabilities",
+            Self::NoNewPrivs => "giving up new privileges",
+            Self::Paths => "restricting it to its paths",
+            Self::Seccomp => "installing its seccomp profile",
             Self::Exec => "executing its program",
         })
     }
@@ -198,10 +221,15 @@ pub enum Exit {
     Signal(i32),
 }
 
+const SIGSYS: i32 = libc::SIGSYS;
+
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(SIGSYS) => {
+                write!(f, "signal {SIGSYS} (SYS: a system call that its seccomp profile forbids)")
+            }
             Self::Signal(signal) => write!(f, "signal {signal} ({})", signal_name(*signal)),
         }
     }
@@ -253,9 +281,13 @@ impl Child {
             2 => Step::Descriptors,
             3 => Step::Limits,
             4 => Step::Root,
-            5 => Step::BoundingSet,
-            6 => Step::User,
-            7 => Step::Capabilities,
+            5 => Step::Mounts,
+            6 => Step::BoundingSet,
+            7 => Step::User,
+            8 => Step::Capabilities,
+            9 => Step::NoNewPrivs,
+            10 => Step::Paths,
+            11 => Step::Seccomp,
             _ => Step::Exec,
         };
         let errno = i32::from_ne_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use zos_host::process::{
-    Capabilities, Exit, Namespace, Program, Resource, Root, Spawn, Step, c_string, reap,
+    Capabilities, Exit, Namespace, Program, Resource, Root, Sandbox, Spawn, Step, c_string, reap,
 };
 
 // `reap` takes any child: one test at a time.
@@ -47,6 +47,7 @@ fn run_with(
         limits: vec![(Resource::Files, 64)],
         namespaces: Vec::new(),
         root: Root::Inherited,
+        sandbox: Sandbox::default(),
     };
     spawn.descriptors.extend(more.iter().map(|(fd, number)| (fd.as_fd(), *number)));
     change(&mut spawn);

@@ -8,7 +8,7 @@ use std::ptr;
 use nix::libc;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::{Child, Namespace, Program, Resource, Root, Spawn, Step};
+use super::{Child, Mounts, Namespace, Program, Resource, Root, Spawn, Step, seccomp};
 use crate::error::{Context, Error, Result};
 
 // linux/sched.h: struct clone_args, version 2
@@ -51,6 +51,11 @@ struct Prepared {
     user: u32,
     group: u32,
     capabilities: u64,
+    mounts: Option<Mounts>,
+    no_new_privs: bool,
+    /// A landlock ruleset, or -1.
+    paths: RawFd,
+    seccomp: seccomp::Prepared,
 }
 
 pub(super) fn start(spawn: Spawn<'_>) -> Result<Child> {
@@ -87,11 +92,16 @@ pub(super) fn start(spawn: Spawn<'_>) -> Result<Child> {
         user: spawn.user,
         group: spawn.group,
         capabilities: spawn.capabilities.bits(),
+        mounts: spawn.sandbox.mounts,
+        no_new_privs: spawn.sandbox.no_new_privs,
+        paths: spawn.sandbox.paths.as_ref().map_or(-1, |rules| rules.0.as_raw_fd()),
+        seccomp: seccomp::Prepared::new(spawn.sandbox.seccomp)?,
     };
 
     let mut pidfd: RawFd = -1;
+    let own_mounts = if prepared.mounts.is_some() { Namespace::Mount as i32 } else { 0 };
     let namespaces =
-        spawn.namespaces.iter().fold(0, |flags, kind: &Namespace| flags | *kind as i32);
+        spawn.namespaces.iter().fold(own_mounts, |flags, kind: &Namespace| flags | *kind as i32);
     let mut arguments = CloneArgs {
         flags: CLONE_PIDFD | u64::from(namespaces.cast_unsigned()),
         pidfd: (&raw mut pidfd).addr() as u64,
@@ -156,13 +166,35 @@ fn prepare(p: &mut Prepared) -> std::result::Result<(), (Step, i32)> {
     if let Root::Empty { stage, detach } = &p.root {
         empty_root(stage, detach)?;
     }
+    if let Some(mounts) = &mut p.mounts {
+        told(Step::Mounts, mounts.enter())?;
+    }
     privileges(p)?;
     if let Some(entry) = &mut p.listen_pid {
         // SAFETY: getpid touches no memory. (The raw call: a C library may remember its parent's.)
         let pid = unsafe { libc::syscall(libc::SYS_getpid) };
         decimal(pid.unsigned_abs(), &mut entry[PREFIX.len()..]);
     }
-    Ok(())
+    fence(p)
+}
+
+/// What can't be taken back, the system calls last.
+fn fence(p: &Prepared) -> std::result::Result<(), (Step, i32)> {
+    if p.no_new_privs {
+        // SAFETY: prctl with integers.
+        let set = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, ONE, NONE, NONE, NONE) };
+        ok(Step::NoNewPrivs, set)?;
+    }
+    if p.paths >= 0 {
+        // SAFETY: integers only; the descriptor is the ruleset that the parent made.
+        let restricted = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, p.paths, 0) };
+        ok(Step::Paths, restricted)?;
+    }
+    told(Step::Seccomp, p.seccomp.enter())
+}
+
+fn told(step: Step, done: io::Result<()>) -> std::result::Result<(), (Step, i32)> {
+    done.map_err(|error| (step, error.raw_os_error().unwrap_or(0)))
 }
 
 fn session() -> std::result::Result<(), (Step, i32)> {
@@ -196,6 +228,9 @@ fn descriptors(p: &mut Prepared) -> std::result::Result<(), (Step, i32)> {
     p.failure = lift(p.failure, p.base)?;
     if p.program_fd >= 0 {
         p.program_fd = lift(p.program_fd, p.base)?;
+    }
+    if p.paths >= 0 {
+        p.paths = lift(p.paths, p.base)?;
     }
     for (source, _) in &mut p.descriptors {
         *source = lift(*source, p.base)?;
@@ -289,7 +324,6 @@ fn privileges(p: &Prepared) -> std::result::Result<(), (Step, i32)> {
                 )?;
             }
         }
-        ok(Step::Capabilities, libc::prctl(libc::PR_SET_NO_NEW_PRIVS, ONE, NONE, NONE, NONE))?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use zos_host::activation::FIRST_FD;
 use zos_host::cgroup::Cgroup;
 use zos_host::kmsg::Level;
 use zos_host::poll::Interest;
-use zos_host::process::{Capabilities, Program, Resource, Root, Spawn, c_string};
+use zos_host::process::{Capabilities, Program, Resource, Root, Sandbox, Spawn, c_string};
 use zos_host::{Context, Error, Result, SysRoot, mount, process, user};
 
 use super::{Live, Node, Token, Transient};
@@ -84,6 +84,7 @@ impl Node {
             limits: vec![(Resource::Core, 0), (Resource::Files, 65_536)],
             namespaces: Vec::new(),
             root: Root::Inherited,
+            sandbox: Sandbox::default(),
         }
         .start()?;
         let name = service.name.clone();
@@ -134,6 +135,7 @@ impl Node {
             limits: template.limits.clone(),
             namespaces: template.namespaces.clone(),
             root,
+            sandbox: Sandbox::default(),
         }
         .start()?;
         self.share_cores(&transient.twin, child.pid);
