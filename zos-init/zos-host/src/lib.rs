@@ -6,9 +6,9 @@
 //!  sysroot  a root path    loopdev  files as disks       activation sockets and pipes from PID 1
 //!  block    disks, uevents dm       device-mapper        kmsg       the kernel's log
 //!  clock    time           tap      VM links             poll       epoll, signals, timers
-//!  evdev    power button   cgroup   limits
-//!                          process  spawn with a jail
-//!  pstore   crashes, marks  power    off, reboot           watchdog   the machine's, fed
+//!  evdev    power button   cgroup   limits               console    words on screens
+//!  pstore   crashes, marks process  spawn with a jail    watchdog   the machine's, fed
+//!                          power    off, reboot
 //!                          kexec    another kernel
 //! ```
 //!
@@ -22,6 +22,7 @@ pub mod block;
 pub mod cgroup;
 pub mod clock;
 pub mod cmdline;
+pub mod console;
 pub mod dm;
 pub mod entropy;
 pub mod error;

@@ -59,8 +59,18 @@ pub fn crashes(root: &SysRoot, most: usize, limit: usize) -> Result<Vec<Crash>> 
 /// bytes.
 #[must_use]
 pub fn messages(root: &SysRoot, limit: usize) -> Option<String> {
+    first(root, "pmsg-", limit)
+}
+
+/// What the console showed before the machine started anew, as far as its memory kept it; the newest `limit` bytes.
+#[must_use]
+pub fn console(root: &SysRoot, limit: usize) -> Option<String> {
+    first(root, "console-", limit)
+}
+
+fn first(root: &SysRoot, prefix: &str, limit: usize) -> Option<String> {
     let names = records(root).ok()?;
-    let name = names.iter().find(|name| name.starts_with("pmsg-"))?;
+    let name = names.iter().find(|name| name.starts_with(prefix))?;
     read(root, name, limit).ok()
 }
 
