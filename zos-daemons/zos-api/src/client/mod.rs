@@ -11,6 +11,7 @@
 
 mod address;
 mod error;
+mod farmer;
 mod pin;
 mod transport;
 
@@ -22,6 +23,7 @@ pub use address::{Address, AddressError};
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 pub use error::ClientError;
+pub use farmer::ServiceLog;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
@@ -118,8 +120,13 @@ impl Client {
         let WorkloadName { deployment, workload } = name;
         let query = if follow { "?follow=true" } else { "" };
         let target = format!("/v1/deployments/{deployment}/workloads/{workload}/log{query}");
+        self.open(&target).await
+    }
+
+    /// An answer that is read as it comes.
+    async fn open(&self, target: &str) -> Result<Log, ClientError> {
         self.ask_until_signed(async || {
-            let request = self.request("GET", &target, &[])?;
+            let request = self.request("GET", target, &[])?;
             let (response, sender) = self.transport.open(request).await?;
             if response.status().is_success() {
                 return Ok(Ok(Log { body: response.into_body(), _sender: sender }));

@@ -12,6 +12,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -23,6 +24,7 @@ use super::{Address, ClientError};
 
 const CONNECT: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_secs(15);
 const MAX_ANSWER: usize = 16 << 20;
 
 pub(super) type Sender = SendRequest<Full<Bytes>>;
@@ -133,6 +135,9 @@ impl Transport {
         let Address { host, port, .. } = &self.address;
         let tcp = TcpStream::connect((host.as_str(), *port)).await?;
         tcp.set_nodelay(true)?;
+        // A node that lost its power says nothing: who follows a log of it notices within a minute.
+        let alive = TcpKeepalive::new().with_time(SILENCE).with_interval(SILENCE / 3);
+        SockRef::from(&tcp).set_tcp_keepalive(&alive)?;
         let name = ServerName::try_from("node.zos").expect("a fixed name"); // neither sent nor checked
         let tls = self.tls.connect(name, tcp).await?;
         let (sender, connection) = handshake(TokioIo::new(tls)).await.map_err(io::Error::other)?;
