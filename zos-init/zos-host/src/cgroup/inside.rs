@@ -3,12 +3,13 @@
 use std::fs;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::Serialize;
 
 use super::Cgroup;
 use crate::error::{Context, Error, Result};
 
 /// What a group counts. What its kernel doesn't count is 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Usage {
     /// Bytes of memory now.
     pub memory: u64,

@@ -1,99 +1,185 @@
-//! The methods: parameters in, one reply out.
+//! The methods: a call in, its answer out.
 
 use std::os::fd::OwnedFd;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
+use zos_host::poll::Poll;
 use zos_host::power::End;
-use zos_host::varlink::{Call, Reply, object};
+use zos_host::varlink::{Call, MAX_FDS, Reply, object};
 
+use super::parameters::Parameters;
+use super::server::{Answer, Service};
+use super::stream::{self, Stream};
+use super::{access, interfaces};
 use crate::run::{Node, RequestError, Start};
 use crate::supervise::Refusal;
 
-/// The interface's text, the one that the daemons' types are checked against.
-pub(super) const INTERFACE: &str =
-    include_str!("../../../../zos-daemons/zos-api/interfaces/org.zos.Init.varlink");
-
-const SERVICE: &str = include_str!("org.varlink.service.varlink");
-
-#[derive(Deserialize)]
-struct Stop {
-    unit: String,
-    grace_ms: u64,
-}
-
-#[derive(Deserialize)]
-struct Which {
-    unit: String,
-}
-
-#[derive(Deserialize)]
-struct Shutdown {
-    action: Action,
-}
-
-#[derive(Deserialize)]
+/// What comes after an ordered stop.
+#[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Action {
     Poweroff,
     Reboot,
     Halt,
+    Kexec,
 }
 
-/// Does what a call asks for; the peer's right to it was checked.
-pub(super) fn call(
-    call: &Call,
-    fds: &mut dyn FnMut(usize) -> Option<Vec<OwnedFd>>,
-    node: &mut Node,
-    uid: u32,
-) -> Reply {
-    let done = match call.split() {
-        Some(("org.varlink.service", method)) => return service(method, call),
-        Some(("org.zos.Init", method)) => match method {
-            "Describe" => return Reply::ok(describe(node)),
-            "ListUnits" => return Reply::ok(units(node)),
-            "WatchUnits" if call.more => return Reply::continuing(units(node)),
-            "WatchUnits" => return standard("ExpectedMore", &Map::new()),
-            "StartTransient" => parse::<Start>(call).and_then(|start| {
-                let Some(fds) = fds(start.fds.len()) else {
-                    let what = format!("fds: {} names, but fewer descriptors", start.fds.len());
-                    return Err(RequestError::Invalid(what));
-                };
-                node.start_transient(start, fds)
-            }),
-            "StopTransient" => {
-                parse(call).and_then(|Stop { unit, grace_ms }| node.stop_transient(&unit, grace_ms))
-            }
-            "Acknowledge" => parse(call).and_then(|Which { unit }| node.acknowledge(&unit)),
-            "ListCrashes" => return Reply::ok(object(&json!({ "crashes": [] }))),
-            "Shutdown" => parse(call).map(|Shutdown { action }| {
-                let end = match action {
-                    Action::Poweroff => End::Poweroff,
-                    Action::Reboot => End::Reboot,
-                    Action::Halt => End::Halt,
-                };
-                node.go_down(end, format!("asked for by uid {uid}"));
-            }),
-            _ => return standard("MethodNotFound", &object(&json!({ "method": call.method }))),
-        },
-        other => {
-            let interface = other.map_or(call.method.as_str(), |(interface, _)| interface);
-            return standard("InterfaceNotFound", &object(&json!({ "interface": interface })));
+impl From<Action> for End {
+    fn from(action: Action) -> Self {
+        match action {
+            Action::Poweroff => Self::Poweroff,
+            Action::Reboot => Self::Reboot,
+            Action::Halt => Self::Halt,
+            Action::Kexec => Self::Kexec,
         }
-    };
-    match done {
-        Ok(()) => Reply::ok(Map::new()),
-        Err(error) => Reply::error(error_name(&error), &error),
     }
 }
 
-/// What `ListUnits` and `WatchUnits` tell.
-pub(super) fn units(node: &Node) -> Map<String, Value> {
-    object(&json!({ "units": node.status() }))
+impl Service for Node {
+    fn poll(&self) -> &Poll {
+        self.poll()
+    }
+
+    fn descriptors(&self, uid: u32) -> usize {
+        if access::may(uid, "org.zos.Init.StartTransient") { MAX_FDS } else { 0 }
+    }
+
+    fn call(
+        &mut self,
+        uid: u32,
+        call: &Call,
+        fds: &mut dyn FnMut(usize) -> Option<Vec<OwnedFd>>,
+    ) -> Answer {
+        if !access::may(uid, &call.method) {
+            let why = format!("uid {uid} may not call {}", call.method);
+            return Answer::Reply(Reply::error("org.zos.Error.Denied", why));
+        }
+        let method = match call.split() {
+            Some((interfaces::INIT, method)) => method,
+            Some((interfaces::SERVICE, method)) => {
+                return Answer::Reply(interfaces::service(method, call));
+            }
+            other => {
+                let interface = other.map_or(call.method.as_str(), |(interface, _)| interface);
+                return Answer::Reply(interfaces::interface_not_found(interface));
+            }
+        };
+        match answer(self, uid, method, call, fds) {
+            Ok(answer) => answer,
+            Err(error) => Answer::Reply(refusal(&error)),
+        }
+    }
+
+    fn news(&self, stream: &mut Stream) -> Option<Reply> {
+        stream::news(self, stream)
+    }
 }
 
-fn describe(node: &Node) -> Map<String, Value> {
+/// Does what a call asks for; the caller's right to it was checked.
+fn answer(
+    node: &mut Node,
+    uid: u32,
+    method: &str,
+    call: &Call,
+    fds: &mut dyn FnMut(usize) -> Option<Vec<OwnedFd>>,
+) -> Result<Answer, RequestError> {
+    let mut given = Parameters::of(&call.parameters);
+    let mut unit = || given.take::<String>("unit");
+    let reply = match method {
+        "Describe" => {
+            given.end()?;
+            describe(node)
+        }
+        "ListUnits" => {
+            given.end()?;
+            stream::units(node)
+        }
+        "WatchUnits" => {
+            given.end()?;
+            if !call.more {
+                return Ok(Answer::Reply(interfaces::expected_more()));
+            }
+            return Ok(Answer::Stream(Stream::Units { seen: None }));
+        }
+        "DescribeUnit" => {
+            let unit = unit()?;
+            given.end()?;
+            object(&node.describe_unit(&unit)?)
+        }
+        "KillUnit" => {
+            let unit = unit()?;
+            let signal: String = given.take("signal")?;
+            given.end()?;
+            node.kill_unit(&unit, &signal)?;
+            Map::new()
+        }
+        "ReadLog" => {
+            let name = unit()?;
+            let after = given.take_or_default("after")?;
+            given.end()?;
+            let unit = node.unit(&name)?;
+            if call.more {
+                return Ok(Answer::Stream(Stream::Log { name, unit, after, begun: false }));
+            }
+            object(&node.journal.latest(unit, after, stream::PAGE))
+        }
+        "WatchEvents" => {
+            let after = given.take_or_default("after")?;
+            given.end()?;
+            if call.more {
+                return Ok(Answer::Stream(Stream::Events { after, begun: false }));
+            }
+            object(&node.journal.events.after(after))
+        }
+        "StartTransient" => {
+            let start = Start {
+                template: given.take("template")?,
+                name: given.take("name")?,
+                twin: given.take("twin")?,
+                slot: given.take("slot")?,
+                limits: given.take_or_default("limits")?,
+                args: given.take_or_default("args")?,
+                fds: given.take_or_default("fds")?,
+            };
+            given.end()?;
+            let named = start.fds.len();
+            let descriptors = fds(named).ok_or_else(|| {
+                let what = format!("fds: {named} names, but fewer descriptors");
+                RequestError::Invalid(what)
+            })?;
+            node.start_transient(start, descriptors)?;
+            Map::new()
+        }
+        "StopTransient" => {
+            let unit = unit()?;
+            let grace_ms = given.take("grace_ms")?;
+            given.end()?;
+            node.stop_transient(&unit, grace_ms)?;
+            Map::new()
+        }
+        "Acknowledge" => {
+            let unit = unit()?;
+            given.end()?;
+            node.acknowledge(&unit)?;
+            Map::new()
+        }
+        "Shutdown" => {
+            let action: Action = given.take("action")?;
+            given.end()?;
+            node.shut_down(action.into(), uid)?;
+            Map::new()
+        }
+        "ListCrashes" => {
+            given.end()?;
+            object(&json!({ "crashes": [] }))
+        }
+        _ => return Ok(Answer::Reply(interfaces::method_not_found(call))),
+    };
+    Ok(Answer::Reply(Reply::ok(reply)))
+}
+
+fn describe(node: &Node) -> Map<String, serde_json::Value> {
     let boot = &node.boot;
     object(&json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -106,57 +192,17 @@ fn describe(node: &Node) -> Map<String, Value> {
     }))
 }
 
-/// The interface that every varlink service has.
-fn service(method: &str, call: &Call) -> Reply {
-    match method {
-        "GetInfo" => Reply::ok(object(&json!({
-            "vendor": "ZOS",
-            "product": "zos-init",
-            "version": env!("CARGO_PKG_VERSION"),
-            "url": "",
-            "interfaces": ["org.varlink.service", "org.zos.Init"],
-        }))),
-        "GetInterfaceDescription" => {
-            let interface = call.parameters.get("interface").and_then(Value::as_str);
-            let text = match interface {
-                Some("org.zos.Init") => INTERFACE,
-                Some("org.varlink.service") => SERVICE,
-                Some(other) => {
-                    return standard("InterfaceNotFound", &object(&json!({ "interface": other })));
-                }
-                None => {
-                    let parameter = json!({ "parameter": "interface" });
-                    return standard("InvalidParameter", &object(&parameter));
-                }
-            };
-            Reply::ok(object(&json!({ "description": text })))
-        }
-        _ => standard("MethodNotFound", &object(&json!({ "method": call.method }))),
-    }
-}
-
-/// An error of varlink itself.
-fn standard(name: &str, parameters: &Map<String, Value>) -> Reply {
-    Reply {
-        error: Some(format!("org.varlink.service.{name}")),
-        parameters: parameters.clone(),
-        continues: false,
-    }
-}
-
-fn parse<T: DeserializeOwned>(call: &Call) -> Result<T, RequestError> {
-    serde_json::from_value(Value::Object(call.parameters.clone()))
-        .map_err(|error| RequestError::Invalid(error.to_string()))
-}
-
-fn error_name(error: &RequestError) -> &'static str {
-    match error {
+fn refusal(error: &RequestError) -> Reply {
+    let name = match error {
+        RequestError::Parameter(name) => return interfaces::invalid_parameter(name),
         RequestError::Invalid(_) => "org.zos.Error.Invalid",
-        RequestError::Conflict(_)
-        | RequestError::Refused(Refusal::Exists(_) | Refusal::NotExited(_)) => {
-            "org.zos.Error.Conflict"
-        }
-        RequestError::Refused(Refusal::Unknown(_)) => "org.zos.Error.NotFound",
-        RequestError::Refused(Refusal::GoingDown) => "org.zos.Error.Busy",
-    }
+        RequestError::Failed(_) => "org.zos.Error.Failed",
+        RequestError::Conflict(_) => "org.zos.Error.Conflict",
+        RequestError::Refused(refusal) => match refusal {
+            Refusal::Exists(_) | Refusal::NotExited(_) => "org.zos.Error.Conflict",
+            Refusal::Unknown(_) => "org.zos.Error.NotFound",
+            Refusal::GoingDown => "org.zos.Error.Busy",
+        },
+    };
+    Reply::error(name, error)
 }

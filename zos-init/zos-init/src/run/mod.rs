@@ -12,16 +12,17 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use zos_host::evdev::PowerButton;
 use zos_host::kmsg::Level;
-use zos_host::poll::{Happened, Interest, Poll, Signals, Timer};
+use zos_host::poll::{Interest, Poll, Signals, Timer};
 use zos_host::power::{self, End};
 use zos_host::process::{self, Child, CoreGroup};
 use zos_host::{Context, Error, Result, SysRoot, block::Uevents, clock, entropy, evdev};
 
 use crate::boot::Boot;
-use crate::control::Control;
+use crate::control;
 use crate::journal::Journal;
 use crate::log;
 use crate::supervise::{Action, Ended, Event, Supervisor, UnitId};
@@ -83,7 +84,8 @@ pub(crate) struct Node {
     poll: Poll,
     finish: Option<End>,
     settled: bool,
-    pub(crate) changed: bool,
+    /// Counts changes of units, so that who watches them knows whether something is new.
+    pub(crate) changes: u64,
 }
 
 /// Runs the node until everything is stopped; says what comes then.
@@ -92,7 +94,7 @@ pub(crate) fn run(boot: Boot, units: Units) -> Result<End> {
     let signals = Signals::take(&[SIGCHLD, SIGTERM, SIGINT, SIGQUIT])?;
     let timer = Timer::new()?;
     let uevents = Uevents::open();
-    let mut control = Control::open(&poll)?;
+    let mut control = control::Server::open(&poll, Path::new(control::SOCKET))?;
     poll.add(&signals, Token::Signals.number(), Interest::READ)?;
     poll.add(&timer, Token::Timer.number(), Interest::READ)?;
     if let Ok(uevents) = &uevents {
@@ -114,9 +116,7 @@ pub(crate) fn run(boot: Boot, units: Units) -> Result<End> {
             node.settled = true;
             node.boot.end_phase("services");
         }
-        if std::mem::take(&mut node.changed) {
-            control.units_changed(&mut node);
-        }
+        control.tell(&node);
         timer.set(node.supervisor.next_time())?;
         for happened in node.poll.wait()? {
             match Token::of(happened.token) {
@@ -133,7 +133,7 @@ pub(crate) fn run(boot: Boot, units: Units) -> Result<End> {
                 Some(Token::Button(number)) => node.button(number),
                 Some(Token::Ready(unit)) => node.ready(UnitId(unit)),
                 Some(Token::Output(number)) => node.output(number),
-                Some(Token::Listener) => control.accept(&node.poll),
+                Some(Token::Listener) => control.accept(&node),
                 Some(Token::Connection(number)) => control.serve(number, happened, &mut node),
                 None => {}
             }
@@ -170,7 +170,7 @@ impl Node {
             poll,
             finish: None,
             settled: false,
-            changed: false,
+            changes: 0,
         };
         for problem in &units.problems {
             node.boot.fault("unit", &problem.to_string());
@@ -221,7 +221,7 @@ impl Node {
                 Action::Tidy(unit) => self.tidy(unit),
                 Action::Forget(unit) => self.forget(unit),
                 Action::Note(level, text) => log::line(level, &text),
-                Action::Changed => self.changed = true,
+                Action::Changed => self.changes += 1,
                 Action::Finish(end) => self.finish = Some(end),
             }
         }
@@ -313,6 +313,3 @@ impl Node {
 fn jitter() -> u16 {
     u16::try_from(entropy::number() % 1000).unwrap_or(0)
 }
-
-/// Keeps the type's name short where connections are served.
-pub(crate) type Readiness = Happened;

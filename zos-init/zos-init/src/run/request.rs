@@ -2,26 +2,34 @@
 
 use std::os::fd::OwnedFd;
 
-use serde::Deserialize;
-use zos_host::{clock, power::End};
+use serde::{Deserialize, Serialize};
+use zos_host::cgroup::Usage;
+use zos_host::power::End;
+use zos_host::process::signal_number;
+use zos_host::varlink::MAX_FDS;
+use zos_host::{SysRoot, clock, kexec};
 
 use super::{Node, Transient};
-use crate::supervise::{Event, Refusal, Status};
+use crate::supervise::{Event, Refusal, Status, UnitId};
 
 /// `StartTransient`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 pub(crate) struct Start {
     pub(crate) template: String,
     pub(crate) name: String,
     pub(crate) twin: String,
     pub(crate) slot: u32,
-    #[serde(default)]
     pub(crate) limits: Limits,
-    #[serde(default)]
     pub(crate) args: Vec<String>,
-    #[serde(default)]
     pub(crate) fds: Vec<String>,
+}
+
+/// What `DescribeUnit` tells.
+#[derive(Debug, Serialize)]
+pub(crate) struct Detail {
+    unit: Status,
+    usage: Option<Usage>,
+    log_bytes: usize,
 }
 
 /// What the unit's cgroup enforces.
@@ -42,16 +50,21 @@ pub(crate) enum RequestError {
     /// The core's reason.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The parameter of this name is missing, unknown or not of its type.
+    #[error("parameter {0}")]
+    Parameter(String),
     /// A parameter makes no sense.
     #[error("{0}")]
     Invalid(String),
     /// Something is taken.
     #[error("{0}")]
     Conflict(String),
+    /// It was tried and went wrong.
+    #[error("{0}")]
+    Failed(String),
 }
 
-/// Descriptors that a unit may get.
-const MAX_FDS: usize = 64;
+const SIGKILL: i32 = 9;
 
 impl Node {
     /// Starts a program from a template.
@@ -139,9 +152,50 @@ impl Node {
         self.supervisor.status()
     }
 
-    /// Ends the machine in order.
-    pub(crate) fn go_down(&mut self, end: End, why: String) {
-        self.event(Event::Down { end, why });
+    /// The unit of a name.
+    pub(crate) fn unit(&self, name: &str) -> Result<UnitId, RequestError> {
+        let unknown = || Refusal::Unknown(name.to_owned()).into();
+        self.supervisor.find(name).ok_or_else(unknown)
+    }
+
+    /// One unit, with what its cgroup counts.
+    pub(crate) fn describe_unit(&self, name: &str) -> Result<Detail, RequestError> {
+        let id = self.unit(name)?;
+        let unit = self.status().into_iter().find(|unit| unit.name == name);
+        let unit = unit.ok_or_else(|| Refusal::Unknown(name.to_owned()))?;
+        let usage = self.cgroup(id).and_then(|group| group.usage());
+        Ok(Detail { unit, usage, log_bytes: self.journal.bytes(id) })
+    }
+
+    /// Sends a signal to every process of a unit.
+    pub(crate) fn kill_unit(&self, name: &str, signal: &str) -> Result<(), RequestError> {
+        let id = self.unit(name)?;
+        let Some(number) = signal_number(signal) else {
+            let what = format!("signal: {signal} is none; write TERM, KILL, HUP ...");
+            return Err(RequestError::Invalid(what));
+        };
+        let nobody = || RequestError::Conflict(format!("the unit {name} has no process"));
+        let group = self.cgroup(id).filter(zos_host::cgroup::Cgroup::populated);
+        let group = group.ok_or_else(nobody)?;
+        let done = match number {
+            SIGKILL => group.kill().map(|()| 1),
+            number => group.signal(number),
+        };
+        match done {
+            Ok(0) => Err(nobody()),
+            Ok(_) => Ok(()),
+            Err(error) => Err(RequestError::Failed(error.line())),
+        }
+    }
+
+    /// Ends the machine in order, because a caller asks for it.
+    pub(crate) fn shut_down(&mut self, end: End, uid: u32) -> Result<(), RequestError> {
+        if end == End::Kexec && !kexec::loaded(&SysRoot::host()) {
+            let what = "there is no kernel to go on with: kexec_file_load(2) loads one";
+            return Err(RequestError::Conflict(what.to_owned()));
+        }
+        self.event(Event::Down { end, why: format!("asked for by uid {uid}") });
+        Ok(())
     }
 }
 
