@@ -5,6 +5,7 @@
 //!               │        │
 //!               │        └─ settle (when is it decided?)    disk::judge (what is on it?)
 //!               └─ View ─▶ router: Settle, ListDisks, volumes ...
+//!                       └▶ past: how the last run ended, crashes
 //! ```
 //! Decisions are pure (`settle`, `keeper`, `disk`, `volume::place`); `pool`, `state` and
 //! `volume::{files, device}` change the machine. Absent on purpose: an unmount at the end. PID 1
@@ -16,6 +17,7 @@ pub mod disk;
 pub mod keeper;
 pub mod life;
 pub mod machine;
+pub mod past;
 mod places;
 pub mod pool;
 pub mod settle;
@@ -28,8 +30,8 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use zos_api::local::Done;
 use zos_api::local::storage::{
-    CloseVolume, CreateVolume, DeleteVolume, Disks, INTERFACE, ListDisks, ListPools, ListVolumes,
-    OpenVolume, Pools, SetIdentity, Settle, Volumes as VolumeList,
+    CloseVolume, CreateVolume, DeleteVolume, Disks, INTERFACE, ListCrashes, ListDisks, ListPools,
+    ListVolumes, OpenVolume, Pools, SetIdentity, Settle, Volumes as VolumeList,
 };
 use zos_daemon::{Bus, Call, CallError, Daemon, Router, Settings};
 use zos_types::{Fault, NodeId};
@@ -37,6 +39,7 @@ use zos_types::{Fault, NodeId};
 use crate::keeper::{Event, Keeper};
 use crate::life::{Life, View};
 use crate::machine::Machine;
+use crate::past::Past;
 pub use crate::places::Places;
 use crate::settle::Wanted;
 use crate::volume::Volumes;
@@ -66,13 +69,18 @@ pub async fn run_on(
         places.state.to_string_lossy().into_owned(),
         life::remembered(&places),
     );
-    let (life, view) = Life::new(keeper, places, Arc::clone(&machine), daemon.faults.clone());
-    let router = router(&view, &daemon.bus);
+    let faults = daemon.faults.clone();
+    let (life, view) = Life::new(keeper, places.clone(), Arc::clone(&machine), faults);
+    let (past, bus) = (Past::new(&places, view.settled.clone()), daemon.bus.clone());
+    let router = router(&view, &past, &bus);
     tokio::spawn(life.run());
+    tokio::spawn(past.clone().begin(bus.clone()));
     tokio::select! {
-        served = daemon.serve(router) => Ok(served?),
-        ended = machine.watch(view.news) => ended,
+        served = daemon.serve(router) => served?,
+        ended = machine.watch(view.news) => return ended,
     }
+    past.end(&bus).await;
+    Ok(())
 }
 
 /// The farmer's settings, and what is wrong with them.
@@ -102,11 +110,12 @@ fn settings(settings: &Settings) -> (keeper::Settings, Vec<Fault>) {
 }
 
 /// The daemon's answers.
-pub fn router(view: &View, bus: &Bus) -> Router {
+pub fn router(view: &View, past: &Past, bus: &Bus) -> Router {
     let (settle, identity, disks) = (view.clone(), view.clone(), view.clone());
     let (pools, list, close, delete) = (view.clone(), view.clone(), view.clone(), view.clone());
     let (create, create_bus) = (view.clone(), bus.clone());
     let (open, open_bus) = (view.clone(), bus.clone());
+    let (past, past_bus) = (past.clone(), bus.clone());
     Router::new(&INTERFACE)
         .on(move |_: Call, _: Settle| {
             let mut settled = settle.settled.clone();
@@ -168,6 +177,10 @@ pub fn router(view: &View, bus: &Bus) -> Router {
                 volumes(&view).await?.lock().await.delete(twin, name).await?;
                 Ok(Done {})
             })
+        })
+        .on(move |_: Call, _: ListCrashes| {
+            let (past, bus) = (past.clone(), past_bus.clone());
+            async move { past.crashes(&bus).await }
         })
 }
 

@@ -11,7 +11,8 @@ use crate::Places;
 use crate::pool::Pool;
 
 /// The daemons that keep something, with their folders.
-const FOLDERS: [(&str, User); 5] = [
+const FOLDERS: [(&str, User); 6] = [
+    ("storage", User::Storage),
     ("identity", User::Identity),
     ("net", User::Net),
     ("vm", User::Vm),
