@@ -1,14 +1,15 @@
-//! What the API asks of the rest of the node: two ports.
+//! What the API asks of the rest of the node: three ports.
 //!
 //! Behind them stand the other daemons ([`crate::bus`]), or a node in memory (`crate::fake`).
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use zos_api::local::CallError;
 use zos_api::local::capacity::Measured;
-use zos_api::local::init::{Boot, Unit};
+use zos_api::local::init::{Action, Boot, Crash, LogEntries, Unit, UnitDetail};
 use zos_api::local::provision::{Delete, Deleted, Get, List, Put, PutReply, UsageReply};
 use zos_api::local::vm::ReadLog;
 use zos_types::Fault;
@@ -21,6 +22,8 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub type Answer<'a, T> = Pending<'a, Result<T, CallError>>;
 /// A VM's console as it comes; ends when the sender goes.
 pub type LogStream = mpsc::Receiver<Result<Bytes, CallError>>;
+/// A service's log as it comes; ends when the sender goes.
+pub type LineStream = mpsc::Receiver<Result<LogEntries, CallError>>;
 
 /// The machine.
 pub trait Machine: Send + Sync + 'static {
@@ -28,6 +31,24 @@ pub trait Machine: Send + Sync + 'static {
     fn about(&self) -> Pending<'_, About>;
     /// What the node has, and what twins hold of it.
     fn capacity(&self) -> Answer<'_, (Measured, UsageReply)>;
+    /// An ordered stop. Answers when it is noted.
+    fn shut_down(&self, action: Action) -> Answer<'_, ()>;
+    /// What kernels that died left.
+    fn crashes(&self) -> Answer<'_, CrashReport>;
+    /// What every part counts. It answers in bounded time, whatever the other daemons do.
+    fn counts(&self) -> Pending<'_, Counts>;
+}
+
+/// The node's services, which are the farmer's.
+pub trait Services: Send + Sync + 'static {
+    /// Every unit, those of twins too.
+    fn units(&self) -> Answer<'_, Vec<Unit>>;
+    /// One unit.
+    fn describe(&self, name: String) -> Answer<'_, UnitDetail>;
+    /// Stops a service and starts it again. Answers when it is noted.
+    fn restart(&self, name: String) -> Answer<'_, ()>;
+    /// A service's log after a cursor; with `follow` also what comes.
+    fn read_lines(&self, name: String, after: u64, follow: bool) -> Answer<'_, LineStream>;
 }
 
 /// Twins' deployments.
@@ -55,4 +76,26 @@ pub struct About {
     pub network: Option<Network>,
     /// Every part's faults.
     pub faults: Vec<Fault>,
+}
+
+/// What kernels that died left.
+#[derive(Clone, Debug, Default)]
+pub struct CrashReport {
+    /// Newest first.
+    pub crashes: Vec<Crash>,
+    /// Whether those of earlier boots are among them.
+    pub earlier: bool,
+}
+
+/// What every part counts, as far as it answered.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// The boot, by PID 1.
+    pub boot: Option<Boot>,
+    /// The units, by PID 1; none if it did not answer.
+    pub units: Option<Vec<Unit>>,
+    /// The services with what they use, by name.
+    pub details: BTreeMap<String, UnitDetail>,
+    /// The other daemons: what each counts, as OpenMetrics text.
+    pub daemons: BTreeMap<String, Result<String, CallError>>,
 }

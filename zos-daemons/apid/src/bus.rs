@@ -1,5 +1,7 @@
 //! The ports over local calls: each bounded, so that a part that hangs hangs nobody else.
 
+mod farmer;
+
 use std::time::Duration;
 
 use base64::Engine;
@@ -19,7 +21,9 @@ use zos_daemon::{Bus, FaultBoard, Watch};
 use zos_types::Fault;
 use zos_types::status::DeploymentStatus;
 
-use crate::backend::{About, Answer, Deployments, LogStream, Machine, Pending};
+use crate::backend::{
+    About, Answer, Counts, CrashReport, Deployments, LogStream, Machine, Pending,
+};
 
 /// For what is only looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -49,10 +53,8 @@ impl Node {
 
     /// What every daemon sees wrong. One that does not say is a fault itself.
     async fn list_faults(&self) -> Vec<Fault> {
-        let served =
-            INTERFACES.iter().filter(|i| !i.socket.is_empty() && i.name != init::INTERFACE.name);
         let mut calls = JoinSet::new();
-        for &interface in served {
+        for interface in daemons() {
             let bus = self.bus.clone();
             calls.spawn(async move {
                 let call = bus.call_on(interface.socket, ListFaults {});
@@ -98,6 +100,18 @@ impl Machine for Node {
     fn capacity(&self) -> Answer<'_, (Measured, UsageReply)> {
         Box::pin(async { tokio::try_join!(self.ask(LOOK, Measure {}), self.ask(LOOK, Usage {})) })
     }
+
+    fn shut_down(&self, action: init::Action) -> Answer<'_, ()> {
+        Box::pin(self.shut_down_now(action))
+    }
+
+    fn crashes(&self) -> Answer<'_, CrashReport> {
+        Box::pin(self.list_crashes())
+    }
+
+    fn counts(&self) -> Pending<'_, Counts> {
+        Box::pin(self.read_counts())
+    }
 }
 
 impl Deployments for Node {
@@ -125,6 +139,12 @@ impl Deployments for Node {
             Ok(stream)
         })
     }
+}
+
+/// What the daemons serve, PID 1 apart.
+fn daemons() -> impl Iterator<Item = &'static Interface> {
+    let served = |i: &&Interface| !i.socket.is_empty() && i.name != init::INTERFACE.name;
+    INTERFACES.iter().copied().filter(served)
 }
 
 /// Carries chunks until the stream ends, or until its reader has gone.

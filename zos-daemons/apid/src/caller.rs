@@ -1,4 +1,4 @@
-//! Who asks: a request with a twin's signature over it.
+//! Who asks: a request with a twin's signature over it, or with the farmer's.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -57,6 +57,22 @@ impl FromRequest<Arc<Api>> for Signed {
                 Err(refused)
             }
         }
+    }
+}
+
+/// A request that the farmer signed so.
+#[derive(Debug)]
+pub(crate) struct ByFarmer {
+    pub(crate) body: Bytes,
+}
+
+impl FromRequest<Arc<Api>> for ByFarmer {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, Refused> {
+        let Signed { twin, body, .. } = Signed::from_request(request, api).await?;
+        api.farm.farmer.check(twin)?;
+        Ok(Self { body })
     }
 }
 

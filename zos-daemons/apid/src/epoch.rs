@@ -31,7 +31,7 @@ pub(crate) struct Epoch {
 impl Epoch {
     pub(crate) fn new(node: NodeId, now: Clocks) -> Self {
         let audience = Audience { node, epoch: word() }.to_string();
-        Self { node, audience, difference: now.wall - now.boot(), nonces: Nonces::default() }
+        Self { node, audience, difference: now.wall() - now.boot(), nonces: Nonces::default() }
     }
 
     /// Whom requests must be signed for now.
@@ -64,7 +64,7 @@ impl Epoch {
     }
 
     fn follow(&mut self, now: Clocks) {
-        let drift = (now.wall - now.boot()) - self.difference;
+        let drift = (now.wall() - now.boot()) - self.difference;
         if drift.abs() > DRIFT {
             tracing::info!("the clock was set by {drift} s; a new epoch begins");
             *self = Self::new(self.node, now);
@@ -73,7 +73,7 @@ impl Epoch {
 }
 
 /// 64 random bits in hex.
-fn word() -> String {
+pub(crate) fn word() -> String {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     fn at(wall: i64, boot: u64) -> Clocks {
-        Clocks { wall, boot_millis: boot * 1000 }
+        Clocks { wall_millis: wall * 1000, boot_millis: boot * 1000 }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! It judges a deployment as `provisiond` does, by [`Deployment::from_json`], and then says at once
 //! that everything runs. For tests only; nothing of it is in a node's image.
 
+mod services;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,22 +19,28 @@ use rcgen::{
     CertificateParams, DistinguishedName, Issuer, PKCS_ECDSA_P256_SHA256, PKCS_ED25519,
     PublicKeyData, SerialNumber, SignatureAlgorithm, date_time_ymd,
 };
+use services::FakeInit;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use zos_api::local::capacity::Measured;
 use zos_api::local::identity::{Certificate, CertifyTls, Identity};
-use zos_api::local::init::{Boot, Phase, Unit, UnitKind, UnitState};
+use zos_api::local::init::{Action, Boot, Phase};
 use zos_api::local::provision::{Delete, Deleted, Get, List, Put, PutReply, UsageReply};
 use zos_api::local::vm::ReadLog;
 use zos_api::local::{CallError, Change};
+use zos_daemon::{Bus, Daemon, Settings};
 use zos_types::capacity::{Amount, Capacity, Resources};
-use zos_types::machine::{Network, TimeQuality};
+use zos_types::machine::{BootReason, Network, TimeQuality, Watchdog};
 use zos_types::status::{DeploymentStatus, State, WorkloadStatus};
 use zos_types::unit::GIB;
 use zos_types::{Deployment, Fault, Id, Name, NodeId, TwinId, Workload, cloud};
 
-use crate::backend::{About, Answer, Deployments, LogStream, Machine, Pending};
-use crate::{Api, router, server, tls};
+use crate::backend::{
+    About, Answer, Counts, CrashReport, Deployments, LogStream, Machine, Pending,
+};
+use crate::{Api, Farm, Farmer, server, tls};
 
 /// What the console of every VM says.
 pub const LOG: &[u8] = b"hello from a VM\n\xff\xfe not UTF-8\n";
@@ -46,6 +54,25 @@ pub struct FakeNode {
     /// Whether no VM starts.
     stuck: Arc<AtomicBool>,
     kept: Arc<Mutex<AllKept>>,
+    init: Arc<FakeInit>,
+    farmer: Arc<Mutex<Farmer>>,
+}
+
+/// A run of the API.
+#[derive(Debug)]
+pub struct Run {
+    /// Where it answers.
+    pub address: SocketAddr,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Run {
+    /// Stops it, as SIGTERM does.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        let _ = self.task.await;
+    }
 }
 
 /// What is known of every twin's names.
@@ -64,7 +91,14 @@ impl FakeNode {
     /// A node whose key comes from a seed.
     pub fn new(seed: u8) -> Self {
         let key = SigningKey::from_bytes(&[seed; 32]);
-        Self { key, silent: Arc::default(), stuck: Arc::default(), kept: Arc::default() }
+        Self {
+            key,
+            silent: Arc::default(),
+            stuck: Arc::default(),
+            kept: Arc::default(),
+            init: Arc::default(),
+            farmer: Arc::default(),
+        }
     }
 
     /// The node's id.
@@ -82,20 +116,38 @@ impl FakeNode {
         self.stuck.store(stuck, Ordering::Relaxed);
     }
 
+    /// Who the farmer is in runs of the API that begin from now on: what follows `zos.farmer=`.
+    pub fn set_farmer(&self, setting: &str) {
+        let farmer = Farmer::from_setting(Some(setting));
+        *self.farmer.lock().unwrap_or_else(PoisonError::into_inner) = farmer;
+    }
+
     /// Serves the API on a free port of the loopback, for as long as the runtime lives. Each call
     /// is a new run of the API, with its own epoch and TLS key, over the same deployments.
     pub async fn serve(&self) -> anyhow::Result<SocketAddr> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        Ok(self.run(([127, 0, 0, 1], 0).into()).await?.address)
+    }
+
+    /// The same at an address, until it is stopped.
+    pub async fn run(&self, address: SocketAddr) -> anyhow::Result<Run> {
+        let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let tls = tls::acceptor(async |request| Ok(self.certify(&request))).await?;
-        tokio::spawn(server::serve(listener, tls, router(Arc::new(self.api()))));
-        Ok(address)
+        let api = Arc::new(self.api());
+        let stop = api.stop.clone();
+        let task = tokio::spawn(server::serve(listener, tls, api));
+        Ok(Run { address, stop, task })
     }
 
     /// The API without a socket.
     pub fn api(&self) -> Api {
         let identity = Identity { node: self.id(), ephemeral: false };
-        Api::new(identity, Some("7".into()), Arc::new(self.clone()), Arc::new(self.clone()))
+        let farmer = self.farmer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let farm = Farm { name: Some("7".into()), farmer };
+        let daemon = Daemon::simulated("apid", Settings::default(), Bus::default(), None);
+        let mut api = Api::new(identity, farm, &daemon.metrics, &Arc::new(self.clone()));
+        api.boot = self.init.boot_word();
+        api
     }
 
     /// A leaf as identityd makes it.
@@ -181,36 +233,41 @@ fn status(name: &Name, deployment: Deployment, stuck: bool) -> DeploymentStatus 
     DeploymentStatus { name: name.clone(), workloads: workloads.collect(), deployment }
 }
 
+fn boot() -> Boot {
+    Boot {
+        version: "0.1.0".into(),
+        image: "00".repeat(32),
+        boot_reason: BootReason::PowerLoss,
+        ending: None,
+        watchdog: Some(Watchdog { identity: "i6300ESB timer".into(), timeout: 30, hardware: true }),
+        time_quality: TimeQuality::Rtc,
+        settings: BTreeMap::new(),
+        phases: vec![Phase { name: "services".into(), millis: 1200 }],
+        faults: Vec::new(),
+    }
+}
+
 impl Machine for FakeNode {
     fn about(&self) -> Pending<'_, About> {
-        let unit = |name: &str| Unit {
-            name: name.into(),
-            kind: UnitKind::Service,
-            state: UnitState::Running,
-            pid: Some(7),
-            restarts: 0,
-            since_ms: 900,
-            exit: None,
-            detail: String::new(),
-        };
-        let boot = Boot {
-            version: "0.1.0".into(),
-            image: "00".repeat(32),
-            boot_reason: zos_types::machine::BootReason::Cold,
-            ending: None,
-            watchdog: None,
-            time_quality: TimeQuality::Rtc,
-            settings: BTreeMap::new(),
-            phases: vec![Phase { name: "services".into(), millis: 1200 }],
-            faults: Vec::new(),
-        };
         let about = About {
-            boot: Some(boot),
-            units: vec![unit("storaged"), unit("apid")],
+            boot: Some(boot()),
+            units: self.init.units(),
             network: Some(Network::default()),
             faults: vec![Fault::new("storage.foreign-disk:sda", "sda holds data; left alone")],
         };
         Box::pin(async { about })
+    }
+
+    fn shut_down(&self, action: Action) -> Answer<'_, ()> {
+        Box::pin(async move { self.init.shut_down(action) })
+    }
+
+    fn crashes(&self) -> Answer<'_, CrashReport> {
+        Box::pin(async { self.init.crashes() })
+    }
+
+    fn counts(&self) -> Pending<'_, Counts> {
+        Box::pin(async { self.init.counts() })
     }
 
     fn capacity(&self) -> Answer<'_, (Measured, UsageReply)> {

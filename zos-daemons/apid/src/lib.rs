@@ -9,6 +9,9 @@
 //! apid never touches the machine and keeps no state: each start has a fresh TLS key and a fresh
 //! epoch, so nothing signed for an earlier run is good for this one. What another daemon does not
 //! answer in time is a fault in `GET /v1/node` and a 503 elsewhere.
+//!
+//! The farmer is whoever signs with the key of `zos.farmer=` ([`Farmer`]): the node's services, their
+//! logs, its power, its crashes and its metrics are his. A twin's deployments are not.
 #![forbid(unsafe_code)]
 
 pub mod backend;
@@ -18,47 +21,77 @@ mod clock;
 mod epoch;
 #[cfg(feature = "fake")]
 pub mod fake;
+mod farmer;
+mod metrics;
 mod problem;
 mod routes;
 pub mod server;
 pub mod tls;
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
-use backend::{Deployments, Machine};
+use backend::{Deployments, Machine, Services};
 use epoch::Epoch;
+pub use farmer::Farmer;
+use metrics::Served;
 pub use routes::{openapi, router};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use zos_api::local::identity::{Describe, Identity};
 use zos_api::node::PORT;
-use zos_daemon::{Bus, CallError, Daemon};
+use zos_daemon::{Bus, CallError, Daemon, Metrics};
+
+/// Whose machine it is.
+#[derive(Clone, Debug, Default)]
+pub struct Farm {
+    /// The farm's name.
+    pub name: Option<String>,
+    /// The farmer.
+    pub farmer: Farmer,
+}
 
 /// The API of one node, in one run.
 pub struct Api {
     identity: Identity,
-    farm: Option<String>,
+    farm: Farm,
     /// Phases of the boot that end here.
     phases: BTreeMap<String, u64>,
     epoch: Mutex<Epoch>,
+    /// Which boot this is, for cursors that outlive it.
+    boot: String,
+    served: Served,
+    stop: CancellationToken,
     machine: Arc<dyn Machine>,
+    services: Arc<dyn Services>,
     deployments: Arc<dyn Deployments>,
 }
 
 impl Api {
     /// An API that listens from now on, in a new epoch.
-    pub fn new(
+    pub fn new<N: Machine + Services + Deployments>(
         identity: Identity,
-        farm: Option<String>,
-        machine: Arc<dyn Machine>,
-        deployments: Arc<dyn Deployments>,
+        farm: Farm,
+        metrics: &Metrics,
+        node: &Arc<N>,
     ) -> Self {
         let now = clock::now();
         let phases = BTreeMap::from([("api-ready".to_owned(), now.boot_millis)]);
-        let epoch = Mutex::new(Epoch::new(identity.node, now));
-        Self { identity, farm, phases, epoch, machine, deployments }
+        Self {
+            epoch: Mutex::new(Epoch::new(identity.node, now)),
+            identity,
+            farm,
+            phases,
+            boot: clock::boot_word(),
+            served: Served::new(metrics),
+            stop: CancellationToken::new(),
+            machine: Arc::<N>::clone(node),
+            services: Arc::<N>::clone(node),
+            deployments: Arc::<N>::clone(node),
+        }
     }
 }
 
@@ -71,24 +104,45 @@ impl std::fmt::Debug for Api {
 /// The daemon's life. It serves no local interface.
 pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let listener = server::listen(PORT).with_context(|| format!("listen on TCP {PORT}"))?;
-    run_on(daemon, listener).await
+    let stop = CancellationToken::new();
+    let mut serving = pin!(serve(daemon, listener, stop.clone()));
+    tokio::select! {
+        served = &mut serving => served,
+        stopped = Daemon::stopped() => {
+            stop.cancel();
+            stopped?;
+            serving.await
+        }
+    }
 }
 
-/// The same on a socket of the caller's: of a simulated node, which shares its address with others.
-pub async fn run_on(daemon: Daemon, listener: TcpListener) -> anyhow::Result<()> {
-    let address = listener.local_addr().context("tell the listening address")?;
-    let identity = patient(&daemon.bus, || Describe {}).await?;
-    let tls = tls::acceptor(async |spki| patient(&daemon.bus, || spki.clone()).await).await?;
-    let farm = daemon.settings.get("farm").map(str::to_owned);
+/// Serves a node's API on a listener until it is told to stop; then what is being answered is
+/// answered first.
+pub async fn serve(
+    daemon: Daemon,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let farm = Farm {
+        name: daemon.settings.get("farm").map(str::to_owned),
+        farmer: Farmer::from_setting(daemon.settings.get("farmer")),
+    };
+    daemon.faults.replace("api.bad-farmer", farm.farmer.fault());
+    let certified = async {
+        let identity = patient(&daemon.bus, || Describe {}).await?;
+        let tls = tls::acceptor(async |spki| patient(&daemon.bus, || spki.clone()).await).await?;
+        anyhow::Ok((identity, tls))
+    };
+    let Some(certified) = stop.run_until_cancelled(certified).await else { return Ok(()) };
+    let (identity, tls) = certified?;
     let node = Arc::new(bus::Node::new(daemon.bus.clone(), daemon.faults.clone()));
-    let deployments: Arc<dyn Deployments> = Arc::<bus::Node>::clone(&node);
-    let api = Api::new(identity, farm, node, deployments);
-    tracing::info!("node {} answers on TCP {}", api.identity.node, address.port());
+    let mut api = Api::new(identity, farm, &daemon.metrics, &node);
+    api.stop = stop;
+    let address = listener.local_addr().context("look at the listener")?;
+    tracing::info!("node {} answers on {address}", api.identity.node);
     daemon.ready();
-    tokio::select! {
-        () = server::serve(listener, tls, router(Arc::new(api))) => Ok(()),
-        stopped = Daemon::stopped() => Ok(stopped?),
-    }
+    server::serve(listener, tls, Arc::new(api)).await;
+    Ok(())
 }
 
 /// Calls until the daemon called is there; an answer that won't change is final.

@@ -2,11 +2,16 @@
 //!
 //! ```text
 //!  accept ─▶ below both caps? ─▶ TLS (10 s) ─▶ head (20 s, also when idle) ─▶ route ─▶ answer
+//!
+//!  told to stop: accept no more ─▶ what is being answered is answered (5 s), streams break off ─▶ end
 //! ```
+//!
+//! So the request that restarts the API through the API itself has its answer.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,17 +19,23 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use prometheus_client::metrics::gauge::Gauge;
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::{Api, router};
 
 const CONNECTIONS: usize = 256;
 const CONNECTIONS_PER_PEER: usize = 64;
 const BACKLOG: u32 = 128;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 const HEAD: Duration = Duration::from_secs(20);
+const DRAIN: Duration = Duration::from_secs(5);
 const MAX_HEAD: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
 
@@ -50,23 +61,36 @@ fn bind(socket: &TcpSocket, address: SocketAddr) -> io::Result<()> {
     socket.bind(address)
 }
 
-/// Serves for ever: a task for each connection.
-pub async fn serve(listener: TcpListener, tls: TlsAcceptor, router: Router) {
+/// Serves until the API is told to stop: a task for each connection.
+pub async fn serve(listener: TcpListener, tls: TlsAcceptor, api: Arc<Api>) {
     let seats = Arc::new(Semaphore::new(CONNECTIONS));
     let peers = Peers::default();
-    loop {
-        let Ok(seat) = Arc::clone(&seats).acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((tcp, peer)) => {
-                let Some(place) = peers.enter(peer.ip()) else { continue };
-                tokio::spawn(connection(tcp, tls.clone(), router.clone(), (seat, place)));
-            }
-            Err(error) => {
-                // out of descriptors: wait for some connection to end
-                tracing::warn!("accept: {error}");
-                sleep(Duration::from_millis(100)).await;
+    let connections = TaskTracker::new();
+    let (stop, open) = (api.stop.clone(), api.served.connections.clone());
+    let router = router(api);
+    let accepting = async {
+        loop {
+            let Ok(seat) = Arc::clone(&seats).acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok((tcp, peer)) => {
+                    let Some(place) = peers.enter(peer.ip()) else { continue };
+                    let (tls, router) = (tls.clone(), router.clone());
+                    let held = (seat, place, Counted::new(&open));
+                    connections.spawn(connection(tcp, tls, router, stop.clone(), held));
+                }
+                Err(error) => {
+                    // out of descriptors: wait for some connection to end
+                    tracing::warn!("accept: {error}");
+                    sleep(Duration::from_millis(100)).await;
+                }
             }
         }
+    };
+    stop.run_until_cancelled(accepting).await;
+    drop(listener);
+    connections.close();
+    if timeout(DRAIN, connections.wait()).await.is_err() {
+        tracing::warn!("{} requests were not answered in time", connections.len());
     }
 }
 
@@ -74,23 +98,49 @@ async fn connection(
     tcp: TcpStream,
     tls: TlsAcceptor,
     router: Router,
-    _held: (OwnedSemaphorePermit, Place),
+    stop: CancellationToken,
+    _held: (OwnedSemaphorePermit, Place, Counted),
 ) {
     let result = async {
         watch_peer(&tcp)?;
-        let tls = timeout(HANDSHAKE, tls.accept(tcp)).await??;
-        http1::Builder::new()
+        let accepted = stop.run_until_cancelled(timeout(HANDSHAKE, tls.accept(tcp))).await;
+        let Some(tls) = accepted else { return Ok(()) };
+        let tls = tls??;
+        let serving = http1::Builder::new()
             .half_close(true) // a client may shut its side after the request and still be answered
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD)
             .max_buf_size(MAX_HEAD)
             .max_headers(MAX_HEADERS)
-            .serve_connection(TokioIo::new(tls), TowerToHyperService::new(router))
-            .await
-            .map_err(io::Error::other)
+            .serve_connection(TokioIo::new(tls), TowerToHyperService::new(router));
+        let mut serving = pin!(serving);
+        let served = tokio::select! {
+            served = &mut serving => served,
+            () = stop.cancelled() => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
+        };
+        served.map_err(io::Error::other)
     };
     if let Err(error) = result.await {
         tracing::debug!("connection: {error}");
+    }
+}
+
+/// A connection in the gauge, while it is held.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(open: &Gauge) -> Self {
+        open.inc();
+        Self(open.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

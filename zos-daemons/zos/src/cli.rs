@@ -1,8 +1,9 @@
 //! The arguments, and their help.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use zos_api::client::Address;
 use zos_types::{Name, WorkloadName};
 
@@ -13,12 +14,13 @@ Examples:
   zos capacity
   zos apply -f hello.toml --wait
   zos logs hello/hello -f
+  zos service logs vmd -f          for the node's farmer
 
 Exit codes:
   0  done
   1  failed
   2  wrong usage
-  3  refused by the node: invalid, in conflict, no room, or a bad signature
+  3  refused by the node: invalid, in conflict, no room, a bad signature, or not the farmer
   4  there is no such thing
   5  the node does not answer, or it is not the node asked for
   6  not running within --timeout
@@ -26,7 +28,7 @@ Exit codes:
 Files:
   $XDG_CONFIG_HOME/zos/key   the twin's key (Ed25519, PKCS#8 PEM, mode 0600); else ~/.config/zos/key";
 
-/// Deployments on ZOS nodes, from your own machine.
+/// Deployments on ZOS nodes, and the nodes themselves, from your own machine.
 ///
 /// A node is written ID@HOST[:PORT], as its screen shows it: the id is the node's public key, and
 /// zos talks to no other. Requests are signed with your twin's key, which never leaves this machine.
@@ -67,6 +69,11 @@ pub(crate) enum Command {
     /// The node itself.
     #[command(subcommand)]
     Node(NodeCommand),
+    /// The node's services, for its farmer.
+    ///
+    /// The farmer is who signs with the key that the node was told with `zos.farmer=`.
+    #[command(subcommand)]
+    Service(ServiceCommand),
     /// What the node has, and what of it is free.
     #[command(
         after_help = "Examples:\n  zos capacity\n  zos capacity --json | jq .capacity.mru.free"
@@ -128,6 +135,137 @@ pub(crate) enum NodeCommand {
     /// hold. Compare it with the node's screen before you use it.
     #[command(after_help = "Examples:\n  zos node show\n  zos node show --node 192.0.2.7")]
     Show,
+    /// Boot the node again, orderly: VMs stop first. For its farmer.
+    #[command(after_help = "Examples:
+  zos node reboot                  asks first, and tells what runs
+  zos node reboot --yes            for scripts
+  zos node reboot --kexec --yes    into the kernel that was loaded, without the firmware")]
+    Reboot {
+        /// Start the kernel that was loaded, without the firmware.
+        #[arg(long)]
+        kexec: bool,
+        #[command(flatten)]
+        sure: Sure,
+    },
+    /// Switch the node off, orderly: VMs stop first. For its farmer.
+    ///
+    /// Somebody has to switch it on again by hand.
+    #[command(after_help = "Examples:\n  zos node poweroff\n  zos node poweroff --yes")]
+    Poweroff {
+        #[command(flatten)]
+        sure: Sure,
+    },
+    /// What kernels that died left: the last lines of each one's log. For the node's farmer.
+    #[command(after_help = "Examples:
+  zos node crashes
+  zos node crashes --json | jq -r '.crashes[0].text'")]
+    Crashes,
+    /// What the node counts, as OpenMetrics text. For its farmer.
+    #[command(after_help = "Examples:
+  zos node metrics | grep zos_scrape_ok
+  zos node metrics > /var/lib/node_exporter/zos.prom")]
+    Metrics,
+}
+
+/// What can't be undone is asked first.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Sure {
+    /// Do it without asking.
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServiceCommand {
+    /// Every service: its state, since when, how often it was started again.
+    #[command(after_help = "Examples:
+  zos service list
+  zos service list --json | jq -r '.services[] | select(.state != \"running\").name'")]
+    List,
+    /// One service, with what it uses and how it ended the last time.
+    #[command(after_help = "Examples:\n  zos service status vmd")]
+    Status {
+        /// The service.
+        name: Name,
+    },
+    /// What a service printed.
+    ///
+    /// A line is TIME LEVEL MESSAGE and fields; with --json, one object a line as the node has it. With -f
+    /// zos goes on when the connection breaks off or the node's API is started again, from where it was.
+    #[command(after_help = "Examples:
+  zos service logs vmd
+  zos service logs vmd -f --level warning
+  zos service logs storaged --since 10min
+  zos service logs netd --json | jq -r .text")]
+    Logs(ServiceLogs),
+    /// Stop a service and start it again. Running VMs are not touched.
+    #[command(after_help = "Examples:\n  zos service restart vmd")]
+    Restart {
+        /// The service.
+        name: Name,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServiceLogs {
+    /// The service.
+    pub(crate) name: Name,
+    /// Go on with what comes, until Ctrl-C.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only this level and worse: emergency, alert, critical, error, warning, notice, info, debug.
+    #[arg(long, default_value = "debug")]
+    pub(crate) level: Level,
+    /// Only what came in the last while: 90s, 10min, 2h, 1d.
+    #[arg(long, value_name = "AGO", value_parser = ago)]
+    pub(crate) since: Option<Duration>,
+}
+
+/// A level of syslog(3).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, ValueEnum)]
+pub(crate) enum Level {
+    #[value(alias = "emerg")]
+    Emergency,
+    Alert,
+    #[value(alias = "crit")]
+    Critical,
+    #[value(alias = "err")]
+    Error,
+    #[value(alias = "warn")]
+    Warning,
+    Notice,
+    Info,
+    Debug,
+}
+
+impl Level {
+    /// All of them: 0 to 7.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Emergency,
+        Self::Alert,
+        Self::Critical,
+        Self::Error,
+        Self::Warning,
+        Self::Notice,
+        Self::Info,
+        Self::Debug,
+    ];
+}
+
+/// A while: `90s`, `10min`, `2h`, `1d`.
+fn ago(text: &str) -> Result<Duration, String> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let seconds = match unit {
+        "s" | "sec" => 1,
+        "m" | "min" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err("a number with s, min, h or d: 10min".to_owned()),
+    };
+    let number: u64 = number.parse().map_err(|_| "a whole number, as in 10min".to_owned())?;
+    let seconds = number.checked_mul(seconds).ok_or("that is longer than any log")?;
+    Ok(Duration::from_secs(seconds))
 }
 
 #[derive(Debug, Args)]
@@ -172,5 +310,23 @@ mod tests {
             children.for_each(walk);
         }
         walk(&Cli::command());
+    }
+
+    #[test]
+    fn a_while_has_a_unit() {
+        let check = |text: &str, seconds: Option<u64>| {
+            assert_eq!(ago(text).ok(), seconds.map(Duration::from_secs), "{text}");
+        };
+        check("90s", Some(90));
+        check("10min", Some(600));
+        check("10m", Some(600));
+        check("2h", Some(7200));
+        check("1d", Some(86_400));
+        check("10", None);
+        check("min", None);
+        check("-1s", None);
+        check("1.5h", None);
+        check("99999999999999999999s", None);
+        check("9999999999999999999d", None);
     }
 }

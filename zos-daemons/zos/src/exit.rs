@@ -80,6 +80,9 @@ fn refusal(problem: &Problem) -> Option<String> {
         ("unavailable", _) => {
             "Try again in a few seconds; `zos node show` shows its faults.".to_owned()
         }
+        ("farmer-only", _) => {
+            "`zos key show` shows which key you sign with; name another with --key.".to_owned()
+        }
         ("failed", _) => "`zos node show` shows the node's faults.".to_owned(),
         _ => return None,
     })
@@ -111,6 +114,7 @@ mod tests {
         check(ClientError::NoKey.into(), 2);
         check(refused(409, "conflict").into(), 3);
         check(refused(401, "signature-invalid").into(), 3);
+        check(refused(403, "farmer-only").into(), 3);
         check(refused(404, "not-found").into(), 4);
         check(refused(503, "unavailable").into(), 1);
         check(NotInTime("x".into()).into(), 6);

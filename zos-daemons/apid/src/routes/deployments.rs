@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::header::{CONTENT_TYPE, ETAG};
+use axum::http::header::ETAG;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -17,7 +17,7 @@ use zos_api::node::{Applied, Deleted, DeploymentList};
 use zos_types::status::DeploymentStatus;
 use zos_types::{Deployment, Name, Problem};
 
-use super::{name, query};
+use super::{check_json, name, query};
 use crate::Api;
 use crate::caller::Signed;
 use crate::problem::Refused;
@@ -86,7 +86,7 @@ pub(super) async fn put(
 ) -> Result<Response, Refused> {
     let name = name(&text)?;
     let PutQuery { dry_run } = query(&uri)?;
-    check_json(&headers)?;
+    check_json(&headers, "a deployment")?;
     let Signed { twin, evidence, body } = signed;
     let put = Put { twin, name: name.clone(), body: STANDARD.encode(body), evidence, dry_run };
     let reply = api.deployments.put(put).await?;
@@ -171,14 +171,4 @@ fn absent(name: &Name, error: CallError) -> Refused {
 
 fn etag(status: &DeploymentStatus) -> String {
     format!("\"{}\"", status.deployment.version)
-}
-
-fn check_json(headers: &HeaderMap) -> Result<(), Refused> {
-    let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media = given.split(';').next().unwrap_or_default().trim();
-    if media.eq_ignore_ascii_case("application/json") {
-        return Ok(());
-    }
-    let detail = format!("a deployment is sent as application/json, not as `{given}`");
-    Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", detail))
 }

@@ -13,7 +13,8 @@ use utoipa::{OpenApi, PartialSchema, ToSchema};
 #[openapi(
     info(
         title = "ZOS node API",
-        description = "What a node says of itself to anybody, and what a twin keeps on it. HTTPS on TCP 8443; \
+        description = "What a node says of itself to anybody, what a twin keeps on it, and what its farmer may do \
+            with it. HTTPS on TCP 8443; \
             the certificate is signed by the node's key, and clients check it with the node's id alone. \
             Every answer of 400 and above is a problem (RFC 9457) whose `type` is `urn:zos:problem:<slug>`.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
@@ -22,6 +23,8 @@ use utoipa::{OpenApi, PartialSchema, ToSchema};
     tags(
         (name = "node", description = "The node itself. No signature is needed."),
         (name = "deployments", description = "A twin's deployments. Requests are signed."),
+        (name = "farmer", description = "The machine's services, logs, power, crashes and metrics. Requests are \
+            signed with the key of the node's setting `zos.farmer`."),
     ),
 )]
 struct Frame;

@@ -1,33 +1,20 @@
 //! A VM's console: a stream of bytes, since a serial port is not UTF-8.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::Uri;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use hyper::body::Frame;
+use axum::response::Response;
 use serde::Deserialize;
-use tokio::time::timeout;
 use utoipa::IntoParams;
-use zos_api::local::CallError;
 use zos_api::local::vm::ReadLog;
 use zos_types::{Name, Problem, WorkloadName};
 
 use super::document::Binary;
-use super::{name, query};
+use super::{name, query, stream};
 use crate::Api;
-use crate::backend::LogStream;
 use crate::caller::Signed;
 use crate::problem::Refused;
-
-/// How long a refusal may take; after it the answer begins, with nothing in it yet.
-const BEGIN: Duration = Duration::from_secs(2);
 
 /// What part of the log is wanted.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -71,35 +58,6 @@ pub(super) async fn get_log(
     let name = WorkloadName { deployment: name(&deployment)?, workload: name(&workload)? };
     let LogQuery { follow } = query(&uri)?;
     let read = ReadLog { twin: signed.twin, name, from: 0, follow };
-    let mut stream = api.deployments.read_log(read).await?;
-    let first = match timeout(BEGIN, stream.recv()).await {
-        Ok(first) => first.transpose()?,
-        Err(_) => None,
-    };
-    let headers = [(CONTENT_TYPE, "application/octet-stream"), (CACHE_CONTROL, "no-store")];
-    Ok((headers, Body::new(LogBody { first, stream })).into_response())
-}
-
-/// A body that is made as it is sent. An error breaks it off; when the client leaves it is dropped,
-/// and the stream with it.
-struct LogBody {
-    first: Option<Bytes>,
-    stream: LogStream,
-}
-
-impl hyper::body::Body for LogBody {
-    type Data = Bytes;
-    type Error = CallError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, CallError>>> {
-        match self.first.take() {
-            Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-            None => {
-                self.stream.poll_recv(context).map(|next| next.map(|bytes| bytes.map(Frame::data)))
-            }
-        }
-    }
+    let stream = api.deployments.read_log(read).await?;
+    stream::answer(stream, "application/octet-stream", |bytes| bytes, api.stop.clone()).await
 }

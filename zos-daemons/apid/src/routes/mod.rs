@@ -4,16 +4,22 @@
 mod deployments;
 mod document;
 mod log;
+mod machine;
 mod node;
+mod service_log;
+mod services;
+mod stream;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Query;
-use axum::http::{StatusCode, Uri};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::middleware::map_response;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 pub use document::openapi;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -29,6 +35,13 @@ fn parts() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .routes(routes!(deployments::list))
         .routes(routes!(deployments::put, deployments::get, deployments::delete))
         .routes(routes!(log::get_log))
+        .routes(routes!(services::list))
+        .routes(routes!(services::get))
+        .routes(routes!(services::restart))
+        .routes(routes!(service_log::get_log))
+        .routes(routes!(machine::power))
+        .routes(routes!(machine::crashes))
+        .routes(routes!(machine::metrics))
         .routes(routes!(document::get_openapi))
         .split_for_parts()
 }
@@ -36,9 +49,14 @@ fn parts() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
 /// The whole API.
 pub fn router(api: Arc<Api>) -> Router {
     let (router, _) = parts();
+    let served = api.served.clone();
     router
         .fallback(async || StatusCode::NOT_FOUND.into_response())
         .layer(map_response(in_one_form))
+        .layer(map_response(move |response: Response| {
+            served.answered(response.status().as_u16());
+            std::future::ready(response)
+        }))
         .with_state(api)
 }
 
@@ -56,4 +74,23 @@ fn name(text: &str) -> Result<Name, Refused> {
     text.parse().map_err(|e: zos_types::name::NameError| {
         Refused::new(StatusCode::BAD_REQUEST, "invalid", e.to_string())
     })
+}
+
+/// `what` must come as JSON.
+fn check_json(headers: &HeaderMap, what: &str) -> Result<(), Refused> {
+    let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media = given.split(';').next().unwrap_or_default().trim();
+    if media.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    let detail = format!("{what} is sent as application/json, not as `{given}`");
+    Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", detail))
+}
+
+/// A word as JSON writes it.
+pub(crate) fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
 }

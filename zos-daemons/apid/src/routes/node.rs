@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use axum::Json;
 use axum::extract::State;
 use jiff::Timestamp;
-use zos_api::local::init::{Boot, Unit, UnitKind, UnitState};
+use zos_api::local::init::{Boot, Unit, UnitKind};
 use zos_api::node::NodeCapacity;
 use zos_types::Problem;
 use zos_types::machine::{BootReason, Node, Service, TimeQuality};
@@ -35,12 +35,12 @@ pub(super) async fn get_node(State(api): State<Arc<Api>>) -> Json<Node> {
         id: api.identity.node,
         ephemeral: api.identity.ephemeral,
         audience,
-        farm: api.farm.clone(),
+        farm: api.farm.name.clone(),
         version: boot.version,
         image: boot.image,
         boot_reason: boot.boot_reason,
         watchdog: boot.watchdog,
-        time: Timestamp::from_second(now.wall).unwrap_or_default().to_string(),
+        time: Timestamp::from_second(now.wall()).unwrap_or_default().to_string(),
         time_quality: boot.time_quality,
         uptime: now.boot_millis / 1000,
         phases,
@@ -67,17 +67,7 @@ fn silent() -> Boot {
 
 fn service(unit: Unit) -> Option<Service> {
     let Unit { name, kind, state, restarts, .. } = unit;
-    let state = match state {
-        UnitState::Waiting => "waiting",
-        UnitState::Starting => "starting",
-        UnitState::Running => "running",
-        UnitState::Done => "done",
-        UnitState::Stopping => "stopping",
-        UnitState::Exited => "exited",
-        UnitState::Backoff => "backoff",
-        UnitState::Failed => "failed",
-    };
-    (kind == UnitKind::Service).then(|| Service { name, state: state.to_owned(), restarts })
+    (kind == UnitKind::Service).then(|| Service { name, state: super::word(&state), restarts })
 }
 
 /// What the node has, and what of it twins hold

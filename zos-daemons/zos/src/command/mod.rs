@@ -5,10 +5,14 @@ mod deployments;
 mod key;
 mod logs;
 mod node;
+mod power;
+mod service;
+mod service_logs;
 
 use zos_api::client::Client;
+use zos_api::node::farmer::PowerAction;
 
-use crate::cli::{Cli, Command, Global, NodeCommand};
+use crate::cli::{Cli, Command, Global, NodeCommand, ServiceCommand};
 use crate::exit::Usage;
 use crate::output::Output;
 
@@ -19,6 +23,25 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
     match command {
         Command::Key(command) => key::run(command, &global, output),
         Command::Node(NodeCommand::Show) => node::show(&global, output).await,
+        Command::Node(NodeCommand::Reboot { kexec, sure }) => {
+            let action = if kexec { PowerAction::Kexec } else { PowerAction::Reboot };
+            power::run(&signing(&global)?, action, sure, output).await
+        }
+        Command::Node(NodeCommand::Poweroff { sure }) => {
+            power::run(&signing(&global)?, PowerAction::Poweroff, sure, output).await
+        }
+        Command::Node(NodeCommand::Crashes) => node::crashes(&signing(&global)?, output).await,
+        Command::Node(NodeCommand::Metrics) => node::metrics(&signing(&global)?, output).await,
+        Command::Service(ServiceCommand::List) => service::list(&signing(&global)?, output).await,
+        Command::Service(ServiceCommand::Status { name }) => {
+            service::status(&signing(&global)?, &name, output).await
+        }
+        Command::Service(ServiceCommand::Logs(logs)) => {
+            service_logs::run(&signing(&global)?, &logs, output).await
+        }
+        Command::Service(ServiceCommand::Restart { name }) => {
+            service::restart(&signing(&global)?, &name, output).await
+        }
         Command::Capacity => node::capacity(&pinned(&global)?, output).await,
         Command::Apply(apply) => apply::run(&apply, &signing(&global)?, output).await,
         Command::List => deployments::list(&signing(&global)?, output).await,

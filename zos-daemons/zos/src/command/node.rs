@@ -1,13 +1,15 @@
-//! `zos node show`, `zos capacity`
+//! `zos node show|crashes|metrics`, `zos capacity`
+
+use std::io::{self, Write};
 
 use zos_api::client::Client;
 use zos_api::node::NodeCapacity;
-use zos_types::machine::Node;
+use zos_types::machine::{BootReason, Node, Watchdog};
 use zos_types::{Amount, Bytes};
 
 use crate::cli::Global;
 use crate::exit::Usage;
-use crate::output::{Output, milli, plain, table};
+use crate::output::{Output, escaped, milli, plain, table};
 
 pub(super) async fn show(global: &Global, output: Output) -> anyhow::Result<()> {
     let address = global.node.clone().ok_or_else(|| {
@@ -35,7 +37,8 @@ fn text(node: &Node) -> String {
     row("farm", node.farm.clone().unwrap_or_else(|| "none".to_owned()));
     row("version", node.version.clone());
     row("image", node.image.clone());
-    row("booted", format!("{}, {} s ago", node.boot_reason, node.uptime));
+    row("booted", format!("{}, {} s ago", booted(node.boot_reason), node.uptime));
+    row("watchdog", watchdog(node.watchdog.as_ref()));
     row("time", format!("{} ({})", node.time, word(&node.time_quality)));
     for link in &node.network.links {
         let addresses = link.addresses.join(" ");
@@ -58,6 +61,58 @@ fn text(node: &Node) -> String {
         text.push_str(&table(["FAULT", "DETAIL"], &faults.collect::<Vec<_>>()));
     }
     text
+}
+
+/// Why the node booted, as the end of "booted …".
+fn booted(reason: BootReason) -> &'static str {
+    match reason {
+        BootReason::Cold => "after it was switched on",
+        BootReason::Reboot => "after it was told to reboot",
+        BootReason::Kexec => "by the kernel before, without the firmware",
+        BootReason::Watchdog => "by the watchdog: it had hung",
+        BootReason::Panic => "after its kernel died; `zos node crashes` shows the last words",
+        BootReason::PowerLoss => "after power loss",
+        BootReason::Reset => "after a reset",
+        BootReason::Unknown => "for a reason that nothing tells",
+    }
+}
+
+fn watchdog(watchdog: Option<&Watchdog>) -> String {
+    match watchdog {
+        None => "none: a node that hangs stays so".to_owned(),
+        Some(Watchdog { identity, timeout, hardware: true }) => {
+            format!("{identity}: boots a node that hangs again after {timeout} s")
+        }
+        Some(Watchdog { identity, timeout, hardware: false }) => {
+            format!("{identity}: after {timeout} s, by the kernel itself, not by the machine")
+        }
+    }
+}
+
+pub(super) async fn crashes(client: &Client, output: Output) -> anyhow::Result<()> {
+    let list = client.crashes().await?;
+    if !list.earlier {
+        eprintln!("zos: storaged is silent: crashes of earlier boots are not among these");
+    }
+    output.show(&list, || {
+        let kept = list.crashes.iter().map(|crash| {
+            let lines: Vec<String> = crash.text.lines().map(|line| escaped(line) + "\n").collect();
+            format!("== {}\n{}", escaped(&crash.name), lines.concat())
+        });
+        let text = kept.collect::<Vec<_>>().join("\n");
+        if text.is_empty() { "no crashes\n".to_owned() } else { text }
+    })
+}
+
+/// The text as it is; in JSON, `{"text": …}`.
+pub(super) async fn metrics(client: &Client, output: Output) -> anyhow::Result<()> {
+    let text = client.metrics().await?;
+    if output.json {
+        return output.show(&serde_json::json!({ "text": text }), String::new);
+    }
+    let lines: Vec<String> = text.lines().map(|line| escaped(line) + "\n").collect();
+    io::stdout().lock().write_all(lines.concat().as_bytes())?;
+    Ok(())
 }
 
 pub(super) async fn capacity(client: &Client, output: Output) -> anyhow::Result<()> {

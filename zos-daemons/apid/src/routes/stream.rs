@@ -1,0 +1,74 @@
+//! An answer that is made as it is sent.
+//!
+//! ```text
+//!  stream ─▶ first item, or a refusal ─▶ headers ─▶ item … item ─┬─ the stream ends ─▶ the answer ends
+//!                                                               ├─ an error, or the API stops ─▶ it breaks off
+//!                                                               └─ the client leaves ─▶ both are dropped
+//! ```
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use hyper::body::Frame;
+use tokio::sync::mpsc::Receiver;
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use zos_api::local::CallError;
+
+use crate::problem::Refused;
+
+/// How long a refusal may take; after it the answer begins, with nothing in it yet.
+const BEGIN: Duration = Duration::from_secs(2);
+
+type Stream<T> = Receiver<Result<T, CallError>>;
+
+/// Answers with what comes, each item written by `write`; an error before the first item is a refusal.
+pub(super) async fn answer<T: Send + Unpin + 'static>(
+    mut stream: Stream<T>,
+    media_type: &'static str,
+    write: impl FnMut(T) -> Bytes + Send + Unpin + 'static,
+    stop: CancellationToken,
+) -> Result<Response, Refused> {
+    let first = match timeout(BEGIN, stream.recv()).await {
+        Ok(first) => first.transpose()?,
+        Err(_) => None,
+    };
+    let stop = Box::pin(stop.cancelled_owned());
+    let headers = [(CONTENT_TYPE, media_type), (CACHE_CONTROL, "no-store")];
+    Ok((headers, Body::new(Streamed { first, stream, write, stop })).into_response())
+}
+
+struct Streamed<T, W> {
+    first: Option<T>,
+    stream: Stream<T>,
+    write: W,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl<T: Send + Unpin, W: FnMut(T) -> Bytes + Unpin> hyper::body::Body for Streamed<T, W> {
+    type Data = Bytes;
+    type Error = CallError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, CallError>>> {
+        let this = &mut *self;
+        let next = match this.first.take() {
+            Some(first) => Some(Ok(first)),
+            None => match this.stream.poll_recv(context) {
+                Poll::Ready(next) => next,
+                Poll::Pending => {
+                    let stopped = this.stop.as_mut().poll(context);
+                    return stopped.map(|()| Some(Err(CallError::busy("the API stops"))));
+                }
+            },
+        };
+        Poll::Ready(next.map(|item| item.map(|item| Frame::data((this.write)(item)))))
+    }
+}
