@@ -1,32 +1,44 @@
 //! The chassis that every daemon stands on.
 //!
 //! ```text
-//!  PID 1 ── listening socket, ready pipe, settings ──▶ Daemon ──▶ App::run ──▶ serve(router)
-//!                                                        │                        │
-//!                                      bus ── calls ─────┤        SIGTERM ──▶ returns, exit 0
-//!                                   faults ── shown by ──┤
-//!                                    store ── durable ───┘
+//!  PID 1 ── socket, ready pipe, settings ──▶ Daemon ──▶ run(daemon) ──▶ serve(router) ──▶ exit 0
+//!                                              │            │                ▲
+//!        config   settings, typed, once ───────┤            ├─ Reconciler: wake, step, backoff
+//!        bus      calls to other daemons ──────┤            ├─ Owner, View: facts with one owner
+//!        faults   what is wrong, shown ────────┤            └─ Store: what outlives a boot
+//!        metrics  what is counted, told ───────┤
+//!        shutdown SIGTERM, and who ends when ──┘
 //! ```
 //!
 //! A daemon is a function `run(daemon: Daemon) -> Result<()>`. It serves one interface on the
 //! socket that PID 1 opened for it, so callers may call before it is up: they wait in the backlog.
 //! A daemon that panics or returns an error is started again by PID 1; there is no second
-//! mechanism for that here.
+//! mechanism for that here. Nothing here is a process's but what [`Daemon::start`] makes (log,
+//! panic report, signal), so many simulated daemons fit in one process.
 #![forbid(unsafe_code)]
 
+mod backoff;
 pub mod bus;
 pub mod faults;
 mod log;
 pub mod metrics;
+mod panics;
+mod ready;
+pub mod reconcile;
 pub mod settings;
+pub mod shutdown;
+pub mod state;
 pub mod store;
 
-use std::io::Write;
-
+pub use backoff::Backoff;
 pub use bus::{Bus, Call, Router, Sink, Watch};
 pub use faults::FaultBoard;
 pub use metrics::Metrics;
-pub use settings::Settings;
+use ready::Ready;
+pub use reconcile::{Outcome, Pace, Reconciler, Wake};
+pub use settings::{Config, Reader, Settings};
+pub use shutdown::Shutdown;
+pub use state::{Owner, View};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 pub use zos_api::local::CallError;
@@ -36,7 +48,7 @@ pub use zos_api::local::CallError;
 pub struct Daemon {
     /// Its name: `storaged`.
     pub name: &'static str,
-    /// The farmer's settings.
+    /// What is said about the node; [`Daemon::config`] makes sense of it.
     pub settings: Settings,
     /// Its way to the other daemons.
     pub bus: Bus,
@@ -44,7 +56,10 @@ pub struct Daemon {
     pub faults: FaultBoard,
     /// What it counts.
     pub metrics: Metrics,
+    /// Its way down, and the tasks that end with it.
+    pub shutdown: Shutdown,
     listener: Option<UnixListener>,
+    ready: Option<Ready>,
 }
 
 /// Why a daemon could not start or serve.
@@ -67,8 +82,8 @@ pub enum DaemonError {
 impl Daemon {
     /// Takes what PID 1 passed. Must be called within a tokio runtime, once.
     pub fn start(name: &'static str) -> Result<Self, DaemonError> {
-        let settings = Settings::load().map_err(DaemonError::Settings)?;
-        log::start(settings.get("debug").is_some() || settings.get("log") == Some("debug"));
+        panics::tell(name);
+        let settings = Settings::load(name).map_err(DaemonError::Settings)?;
         let listener = listenfd::ListenFd::from_env()
             .take_unix_listener(0)
             .map_err(|e| DaemonError::Os("take the listening socket", e))?
@@ -78,10 +93,21 @@ impl Daemon {
             })
             .transpose()
             .map_err(|e| DaemonError::Os("listen", e))?;
-        Ok(Self::simulated(name, settings, Bus::default(), listener))
+        let mut daemon = Self::simulated(name, settings, Bus::default(), listener);
+        log::start(log::Verbosity::of(&daemon.settings), daemon.metrics.log_lines.clone());
+        daemon.ready = Ready::from_env().map_err(|e| DaemonError::Os("take the ready pipe", e))?;
+        let mut stop = signal(SignalKind::terminate())
+            .map_err(|e| DaemonError::Os("listen for SIGTERM", e))?;
+        let shutdown = daemon.shutdown.clone();
+        tokio::spawn(async move {
+            stop.recv().await;
+            shutdown.begin();
+        });
+        Ok(daemon)
     }
 
-    /// A daemon without PID 1: a part of a simulated node, or of a test.
+    /// A daemon without PID 1: a part of a simulated node, or of a test. It goes down when somebody
+    /// begins its [`Shutdown`].
     pub fn simulated(
         name: &'static str,
         settings: Settings,
@@ -90,29 +116,47 @@ impl Daemon {
     ) -> Self {
         let faults = FaultBoard::default();
         let metrics = Metrics::new(name, faults.clone());
-        Self { name, settings, bus, faults, metrics, listener }
+        let (shutdown, ready) = (Shutdown::default(), None);
+        Self { name, settings, bus, faults, metrics, shutdown, listener, ready }
     }
 
-    /// Signals readiness and serves until SIGTERM.
+    /// What it is about: `storage`, of which `storaged` is the daemon.
+    pub fn noun(&self) -> &'static str {
+        self.name.strip_suffix('d').unwrap_or(self.name)
+    }
+
+    /// The settings that this daemon follows. Each word that makes no sense becomes a fault.
+    pub fn config<C: Config>(&self) -> C {
+        let (config, faults) = Reader::config(&self.settings);
+        faults.into_iter().for_each(|fault| self.faults.raise(fault));
+        config
+    }
+
+    /// Signals readiness and serves until SIGTERM; then what is under way may end within a grace.
     pub async fn serve(mut self, router: Router) -> Result<(), DaemonError> {
-        let router = router.seal(self.faults.clone(), &self.metrics)?;
+        let shutdown = self.shutdown.clone();
+        let server = router.seal(self.faults.clone(), &self.metrics, shutdown.clone())?;
         let listener = self.listener.take().ok_or(DaemonError::NoSocket)?;
         self.ready();
-        tokio::select! {
-            () = router.accept(listener) => Ok(()),
-            result = Self::stopped() => result,
-        }
+        server.accept(listener).await;
+        shutdown.finish(shutdown::GRACE).await;
+        Ok(())
     }
 
-    /// Signals readiness. Only for a daemon that serves nothing; [`Daemon::serve`] does it else.
+    /// The same for a daemon that serves no local interface, beside `work`, which does not end.
+    pub async fn serve_nothing(self, work: impl Future<Output = ()>) {
+        self.ready();
+        tokio::select! {
+            () = self.shutdown.begun() => {}
+            () = work => {}
+        }
+        self.shutdown.finish(shutdown::GRACE).await;
+    }
+
+    /// Signals readiness; PID 1's watchdog is fed from then on. [`Daemon::serve`] does it.
     pub fn ready(&self) {
-        let Some(number) = std::env::var("ZOS_READY_FD").ok().and_then(|n| n.parse::<u32>().ok())
-        else {
-            return;
-        };
-        let pipe = std::fs::OpenOptions::new().write(true).open(format!("/proc/self/fd/{number}"));
-        if let Err(error) = pipe.and_then(|mut pipe| pipe.write_all(b"\n")) {
-            tracing::warn!("signal readiness: {error}");
+        if let Some(ready) = &self.ready {
+            ready.tell();
         }
     }
 

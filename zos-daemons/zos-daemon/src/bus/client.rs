@@ -5,10 +5,15 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use zlink::tokio::unix::{Connection, connect};
+use tokio::net::UnixStream;
+use zlink::varlink_service::Error as Refusal;
 use zos_api::local::{CallError, Method};
 
+use super::guard::Guarded;
 use super::{RawCall, RawError};
+use crate::Backoff;
+
+type Connection = zlink::Connection<Guarded>;
 
 /// The way to the other daemons: a connection for each call, so that a daemon that was started
 /// again is simply met at the next one. A call waits as long as its answer takes.
@@ -52,8 +57,27 @@ impl Bus {
     pub async fn watch<M: Method>(&self, method: M) -> Result<Watch<M::Reply>, CallError> {
         let mut connection = self.connect(M::INTERFACE.socket).await?;
         let call = zlink::Call::new(raw(&method)?).set_more(true);
-        connection.send_call(&call, Vec::new()).await.map_err(|e| broken::<M>(&e))?;
+        connection.send_call(&call, Vec::new()).await.map_err(|e| broken(M::NAME, &e))?;
         Ok(Watch { connection, ended: false, name: M::NAME, reply: PhantomData })
+    }
+
+    /// Calls a method until it is answered, however often the other daemon has to be started first.
+    /// Each kind of failure is logged once.
+    pub async fn insist<M: Method>(&self, method: impl Fn() -> M) -> M::Reply {
+        let (mut failures, mut said) = (0, None);
+        loop {
+            match self.call(method()).await {
+                Ok(reply) => return reply,
+                Err(error) => {
+                    if said.as_ref() != Some(&error) {
+                        tracing::warn!("{}: {error}; it is asked again", M::NAME);
+                    }
+                    said = Some(error);
+                }
+            }
+            failures += 1;
+            tokio::time::sleep(Backoff::default().jittered(failures)).await;
+        }
     }
 
     async fn exchange<M: Method>(
@@ -64,9 +88,9 @@ impl Bus {
     ) -> Result<(M::Reply, Vec<OwnedFd>), CallError> {
         let mut connection = self.connect(socket).await?;
         let call = zlink::Call::new(raw(method)?);
-        connection.send_call(&call, fds).await.map_err(|e| broken::<M>(&e))?;
+        connection.send_call(&call, fds).await.map_err(|e| broken(M::NAME, &e))?;
         let (reply, fds) =
-            connection.receive_reply::<Value, RawError>().await.map_err(|e| broken::<M>(&e))?;
+            connection.receive_reply::<Value, RawError>().await.map_err(|e| broken(M::NAME, &e))?;
         let value = reply?.into_parameters().unwrap_or_else(|| Value::Object(Default::default()));
         Ok((parse(M::NAME, value)?, fds))
     }
@@ -74,9 +98,11 @@ impl Bus {
     async fn connect(&self, socket: &str) -> Result<Connection, CallError> {
         let file = Path::new(socket).file_name().unwrap_or_default();
         let path = self.dir.join(file);
-        connect(&path)
-            .await
-            .map_err(|e| CallError::busy(format!("{} does not answer: {e}", path.display())))
+        let silent = |e: &dyn std::fmt::Display| {
+            CallError::busy(format!("{} does not answer: {e}", path.display()))
+        };
+        let stream = UnixStream::connect(&path).await.map_err(|e| silent(&e))?;
+        Ok(Connection::new(Guarded::called(stream).map_err(|e| silent(&e))?))
     }
 }
 
@@ -102,7 +128,7 @@ impl<R: serde::de::DeserializeOwned> Watch<R> {
                 parse(self.name, reply.into_parameters().unwrap_or_default())
             }
             Ok((Err(error), _)) => Err(error.into()),
-            Err(error) => Err(CallError::busy(format!("{}: {error}", self.name))),
+            Err(error) => Err(broken(self.name, &error)),
         };
         self.ended |= result.is_err();
         Some(result)
@@ -119,6 +145,16 @@ fn parse<R: serde::de::DeserializeOwned>(name: &str, value: Value) -> Result<R, 
         .map_err(|e| CallError::Failed { detail: format!("{name} answered otherwise: {e}") })
 }
 
-fn broken<M: Method>(error: &zlink::Error) -> CallError {
-    CallError::busy(format!("{}: {error}", M::NAME))
+/// What the protocol itself refuses is no use to ask again; a connection that broke is.
+fn broken(name: &str, error: &zlink::Error) -> CallError {
+    let zlink::Error::VarlinkService(refusal) = error else {
+        return CallError::busy(format!("{name}: {error}"));
+    };
+    match refusal.inner() {
+        Refusal::InterfaceNotFound { .. } | Refusal::MethodNotFound { .. } => {
+            CallError::not_found(format!("{name}: {error}"))
+        }
+        Refusal::InvalidParameter { .. } => CallError::invalid(format!("{name}: {error}")),
+        _ => CallError::Failed { detail: format!("{name}: {error}") },
+    }
 }

@@ -1,11 +1,19 @@
 //! Local calls: varlink over Unix sockets.
 //!
-//! [`Bus`] calls, [`Router`] answers. Framing, descriptors and peer credentials are zlink's; its
-//! server answers one call at a time, and a daemon's calls may wait for long (for a disk, for a
-//! guest), so the serving loop here is ours: a task for each connection.
+//! ```text
+//!  Bus ── call, watch, insist ──▶ socket ──▶ Server ──▶ Router ──▶ a handler
+//!   client.rs                    guard.rs    serve.rs   router.rs
+//! ```
+//! Framing, descriptors and peer credentials are zlink's; its server answers one call at a time,
+//! and a daemon's calls may wait for long (for a disk, for a guest), so the serving loop here is
+//! ours: a task for each connection (ADR 1).
 
 mod client;
+mod guard;
+mod introspect;
 mod router;
+mod seats;
+mod serve;
 
 pub use client::{Bus, Watch};
 pub use router::{Call, Router, Sink};
@@ -38,118 +46,28 @@ impl From<RawError> for CallError {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::io::{Read, Write};
-
-    use serde_json::json;
-    use tokio::net::UnixListener;
-    use zos_api::local::service::{Faults, ListFaults, Metrics, ReadMetrics};
-    use zos_api::local::{Done, capacity, identity, storage};
-    use zos_types::Fault;
-
-    use super::*;
-    use crate::FaultBoard;
-
-    /// Serves a router on `name` in a folder of its own, and gives a bus to it.
-    fn serve(name: &str, router: Router, faults: FaultBoard) -> (tempfile::TempDir, Bus) {
-        let dir = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(dir.path().join(name)).unwrap();
-        tokio::spawn(seal(router, faults).unwrap().accept(listener));
-        let bus = Bus::at(dir.path());
-        (dir, bus)
-    }
-
-    fn seal(router: Router, faults: FaultBoard) -> Result<router::Sealed, crate::DaemonError> {
-        let metrics = crate::Metrics::new("testd", faults.clone());
-        router.seal(faults, &metrics)
-    }
-
-    fn identity_router() -> Router {
-        Router::new(&identity::INTERFACE)
-            .on(async |_: Call, _: identity::Describe| Err(CallError::busy("not yet")))
-            .on(async |_: Call, _: identity::CertifyTls| Err(CallError::not_found("none")))
-            .on(async |_: Call, seal: identity::Seal| {
-                Ok(identity::Secret { data: format!("{}:{}", seal.context, seal.data) })
-            })
-            .on_fds(async |call: Call, unseal: identity::Unseal| {
-                Ok((identity::Secret { data: unseal.data }, call.fds))
-            })
-    }
-
-    #[tokio::test]
-    async fn a_call_is_answered_and_an_error_keeps_its_kind() {
-        let (_dir, bus) = serve("identity.sock", identity_router(), FaultBoard::default());
-        let sealed =
-            bus.call(identity::Seal { context: "a".into(), data: "b".into() }).await.unwrap();
-        assert_eq!(sealed.data, "a:b");
-        let refused = bus.call(identity::Describe {}).await.unwrap_err();
-        assert_eq!(refused, CallError::busy("not yet"));
-    }
-
-    #[tokio::test]
-    async fn descriptors_go_both_ways() {
-        let (_dir, bus) = serve("identity.sock", identity_router(), FaultBoard::default());
-        let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        let request = identity::Unseal { context: String::new(), data: "x".into() };
-        let (_, mut fds) = bus.call_with_fds(request, vec![theirs.into()]).await.unwrap();
-        let mut back = std::os::unix::net::UnixStream::from(fds.remove(0));
-        back.write_all(b"same").unwrap();
-        let mut seen = [0; 4];
-        ours.read_exact(&mut seen).unwrap();
-        assert_eq!((&seen, fds.len()), (b"same", 0));
-    }
-
-    #[tokio::test]
-    async fn faults_are_answered_beside_the_interface() {
-        let board = FaultBoard::default();
-        board.raise(Fault::new("identity.test", "a test"));
-        let (_dir, bus) = serve("identity.sock", identity_router(), board);
-        let Faults { faults } = bus.call_on("/run/zos/identity.sock", ListFaults {}).await.unwrap();
-        assert_eq!(faults, [Fault::new("identity.test", "a test")]);
-        let Metrics { text } = bus.call_on("/run/zos/identity.sock", ReadMetrics {}).await.unwrap();
-        assert!(text.contains("zos_testd_faults{kind=\"identity.test\"} 1"), "{text}");
-    }
-
-    #[tokio::test]
-    async fn a_stream_ends_with_its_last_value() {
-        let router = Router::new(&capacity::INTERFACE).on_stream(
-            async |_: Call, _: capacity::Measure, out: Sink<capacity::Measured>| {
-                let measured = |name: &str| capacity::Measured {
-                    processor: name.into(),
-                    capacity: Default::default(),
-                    offered: Default::default(),
-                };
-                out.send(measured("one")).await?;
-                out.send(measured("two")).await?;
-                Ok(measured("three"))
-            },
-        );
-        let (_dir, bus) = serve("capacity.sock", router, FaultBoard::default());
-        let mut watch = bus.watch(capacity::Measure {}).await.unwrap();
-        let mut seen = Vec::new();
-        while let Some(measured) = watch.next().await {
-            seen.push(measured.unwrap().processor);
-        }
-        assert_eq!(seen, ["one", "two", "three"]);
-        // without `more`, the first one is the answer
-        assert_eq!(bus.call(capacity::Measure {}).await.unwrap().processor, "one");
-    }
-
-    #[test]
-    fn a_missing_or_foreign_handler_is_found_before_serving() {
-        let router = Router::new(&capacity::INTERFACE);
-        assert!(seal(router, FaultBoard::default()).is_err());
-        let router = Router::new(&capacity::INTERFACE)
-            .on(async |_: Call, _: capacity::Measure| Err(CallError::busy("")))
-            .on(async |_: Call, _: storage::SetIdentity| Ok(Done {}));
-        assert!(seal(router, FaultBoard::default()).is_err());
-    }
-
-    #[test]
-    fn unknown_errors_are_kept_in_words() {
-        let raw = RawError { error: "org.other.Bad".into(), parameters: Some(json!({"x": 1})) };
-        let CallError::Failed { detail } = CallError::from(raw) else { panic!() };
-        assert_eq!(detail, r#"org.other.Bad {"x":1}"#);
+impl From<CallError> for RawError {
+    fn from(error: CallError) -> Self {
+        serde_json::to_value(error)
+            .and_then(serde_json::from_value)
+            .unwrap_or_else(|e| Self { error: e.to_string(), parameters: None })
     }
 }
+
+impl RawError {
+    /// Which kind of error it is, as a metric's label.
+    fn kind(&self) -> &'static str {
+        match self.error.rsplit('.').next().unwrap_or_default() {
+            "NotFound" => "not-found",
+            "Invalid" | "InvalidParameter" => "invalid",
+            "Conflict" => "conflict",
+            "Full" => "full",
+            "Denied" => "denied",
+            "Busy" => "busy",
+            _ => "failed",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,8 @@
-//! The answering side.
+//! The answering side: which methods there are, who may call them, and what answers them.
 //!
 //! ```text
-//!  accept ─▶ task: credentials ─▶ call ─▶ may this user? ─▶ handler ─▶ reply | replies … last
+//!  Router::new(interface).on(..).on_fds(..).on_stream(..)
+//!     └─ seal: is each method handled? ─▶ Server: + org.zos.Service, org.varlink.service
 //! ```
 
 use std::collections::BTreeMap;
@@ -9,23 +10,21 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
-use std::sync::Arc;
 
-use serde_json::{Value, json};
-use tokio::net::{UnixListener, UnixStream};
+use serde_json::Value;
+use tokio::net::UnixListener;
 use tokio::sync::mpsc;
-use zlink::connection::{ReadConnection, WriteConnection};
-use zlink::tokio::unix::Stream;
-use zlink::{Connection, Reply};
 use zos_api::local::service::{self, Faults, ListFaults, ReadMetrics};
 use zos_api::local::{CallError, Interface, Method, User};
 
-use super::{RawCall, RawError};
-use crate::{DaemonError, FaultBoard, Metrics};
+use super::serve::Server;
+use super::{RawError, introspect};
+use crate::metrics::Calls;
+use crate::{DaemonError, FaultBoard, Metrics, Shutdown};
 
-type Answer = Result<(Value, Vec<OwnedFd>), CallError>;
-type Pending = Pin<Box<dyn Future<Output = Answer> + Send>>;
-type Handler = Box<dyn Fn(Call, Value, mpsc::Sender<Value>) -> Pending + Send + Sync>;
+pub(super) type Answer = Result<(Value, Vec<OwnedFd>), RawError>;
+pub(super) type Pending = Pin<Box<dyn Future<Output = Answer> + Send>>;
+type Answering = Box<dyn Fn(Call, Value, mpsc::Sender<Value>) -> Pending + Send + Sync>;
 
 /// Who calls, and with what beside the call.
 #[derive(Debug)]
@@ -44,7 +43,8 @@ pub struct Sink<R> {
 }
 
 impl<R: serde::Serialize> Sink<R> {
-    /// Sends an answer. Fails when the caller has gone; the handler then ends.
+    /// Sends an answer. Fails when the caller has gone; the handler then ends. It waits while the
+    /// caller does not take those before it, so that a slow one costs no memory.
     pub async fn send(&self, reply: R) -> Result<(), CallError> {
         let value = serde_json::to_value(reply).map_err(|e| CallError::failed(&e))?;
         self.replies.send(value).await.map_err(|_| CallError::busy("the caller has gone"))
@@ -56,10 +56,21 @@ impl<R: serde::Serialize> Sink<R> {
     }
 }
 
+/// What answers a method.
+pub(super) struct Handler {
+    /// Its full name.
+    pub(super) name: &'static str,
+    callers: &'static [User],
+    /// Whether it answers as a stream, which has no end of its own to wait for on the way down.
+    pub(super) streams: bool,
+    /// Begins to answer.
+    pub(super) answer: Answering,
+}
+
 /// The methods of one interface, each with its handler.
 pub struct Router {
     interface: &'static Interface,
-    handlers: BTreeMap<&'static str, (&'static [User], Handler)>,
+    handlers: BTreeMap<&'static str, Handler>,
 }
 
 impl Router {
@@ -73,7 +84,7 @@ impl Router {
     where
         F: Future<Output = Result<M::Reply, CallError>> + Send + 'static,
     {
-        self.add::<M>(move |call, method, _| {
+        self.add::<M>(false, move |call, method, _| {
             let answer = handler(call, method);
             Box::pin(async move { Ok((value(answer.await?)?, Vec::new())) })
         })
@@ -87,7 +98,7 @@ impl Router {
     where
         F: Future<Output = Result<(M::Reply, Vec<OwnedFd>), CallError>> + Send + 'static,
     {
-        self.add::<M>(move |call, method, _| {
+        self.add::<M>(false, move |call, method, _| {
             let answer = handler(call, method);
             Box::pin(async move {
                 let (reply, fds) = answer.await?;
@@ -105,7 +116,7 @@ impl Router {
     where
         F: Future<Output = Result<M::Reply, CallError>> + Send + 'static,
     {
-        self.add::<M>(move |call, method, replies| {
+        self.add::<M>(true, move |call, method, replies| {
             let answer = handler(call, method, Sink { replies, reply: PhantomData });
             Box::pin(async move { Ok((value(answer.await?)?, Vec::new())) })
         })
@@ -113,74 +124,81 @@ impl Router {
 
     fn add<M: Method>(
         mut self,
+        streams: bool,
         handler: impl Fn(Call, M, mpsc::Sender<Value>) -> Pending + Send + Sync + 'static,
     ) -> Self {
-        let parse: Handler =
+        let answer: Answering =
             Box::new(move |call, parameters, replies| match serde_json::from_value(parameters) {
                 Ok(method) => handler(call, method, replies),
                 Err(error) => {
-                    let detail = format!("{}: {error}", M::NAME);
-                    Box::pin(async move { Err(CallError::invalid(detail)) })
+                    tracing::debug!("{}: {error}", M::NAME);
+                    let refusal = introspect::invalid(&introspect::parameter(&error));
+                    Box::pin(async move { Err(refusal) })
                 }
             });
-        self.handlers.insert(M::NAME, (M::CALLERS, parse));
+        let handler = Handler { name: M::NAME, callers: M::CALLERS, streams, answer };
+        self.handlers.insert(M::NAME, handler);
         self
     }
 
     /// Serves on a socket of the caller's own for ever, as a simulated daemon does. Methods without
-    /// a handler are answered with `NotFound`.
+    /// a handler are answered as if the interface did not have them.
     pub async fn simulate(self, listener: UnixListener) {
-        Sealed(Arc::new(self)).accept(listener).await;
+        Server::new(self, Calls::default(), Shutdown::default()).accept(listener).await;
     }
 
     /// Adds what every daemon answers, and checks that the interface is handled as declared.
-    pub(crate) fn seal(self, faults: FaultBoard, metrics: &Metrics) -> Result<Sealed, DaemonError> {
+    pub(crate) fn seal(
+        self,
+        faults: FaultBoard,
+        metrics: &Metrics,
+        shutdown: Shutdown,
+    ) -> Result<Server, DaemonError> {
         let declared = |name: &str| self.interface.methods.iter().any(|m| m.0 == name);
         let missing = self.interface.methods.iter().find(|m| !self.handlers.contains_key(m.0));
         let foreign = self.handlers.keys().find(|name| !declared(name));
         if let Some(name) = missing.map(|m| m.0).or(foreign.copied()) {
             return Err(DaemonError::Handlers(name));
         }
-        let metrics = metrics.clone();
+        let (calls, told) = (metrics.calls.clone(), metrics.clone());
         let router = self
             .on(move |_: Call, _: ListFaults| {
                 let faults = faults.list();
                 async move { Ok(Faults { faults }) }
             })
             .on(move |_: Call, _: ReadMetrics| {
-                let text = metrics.text();
+                let text = told.text();
                 async move { Ok(service::Metrics { text }) }
             });
-        Ok(Sealed(Arc::new(router)))
+        let server = Server::new(router, calls, shutdown);
+        metrics.measure("connections", "Connections of local callers", server.count());
+        Ok(server)
     }
 
-    fn handler(&self, method: &str, user: Option<User>) -> Result<&Handler, CallError> {
-        let (callers, handler) = self.handlers.get(method).ok_or_else(|| {
-            CallError::not_found(format!("{} has no method {method}", self.interface.name))
-        })?;
+    /// The interfaces that are served, its own first.
+    pub(super) fn interfaces(&self) -> Vec<&'static Interface> {
+        let service = self.handlers.contains_key(ListFaults::NAME).then_some(&service::INTERFACE);
+        [self.interface]
+            .into_iter()
+            .chain(service.filter(|s| s.name != self.interface.name))
+            .collect()
+    }
+
+    /// The interface's name.
+    pub(super) fn name(&self) -> &'static str {
+        self.interface.name
+    }
+
+    /// What answers a method to a user.
+    pub(super) fn handler(&self, method: &str, user: Option<User>) -> Result<&Handler, RawError> {
+        let handler = self.handlers.get(method);
+        let handler = handler.ok_or_else(|| introspect::not_found(&self.interfaces(), method))?;
         match user {
-            Some(user) if !callers.contains(&user) => {
-                Err(CallError::Denied { detail: format!("user {user:?} may not call {method}") })
+            Some(user) if !handler.callers.contains(&user) => {
+                let detail = format!("user {user:?} may not call {method}");
+                Err(CallError::Denied { detail }.into())
             }
             _ => Ok(handler),
-        }
-    }
-
-    /// `org.varlink.service`: what any varlink client may ask.
-    fn describe(&self, method: &str, parameters: Option<&Value>) -> Option<Value> {
-        match method {
-            "org.varlink.service.GetInfo" => Some(json!({
-                "vendor": "ZOS", "product": self.interface.name, "version": env!("CARGO_PKG_VERSION"),
-                "url": "", "interfaces": ["org.varlink.service", service::INTERFACE.name, self.interface.name],
-            })),
-            "org.varlink.service.GetInterfaceDescription" => {
-                let wanted = parameters?.get("interface")?.as_str()?;
-                [self.interface, &service::INTERFACE]
-                    .into_iter()
-                    .find(|interface| interface.name == wanted)
-                    .map(|interface| json!({ "description": interface.text }))
-            }
-            _ => None,
         }
     }
 }
@@ -189,119 +207,6 @@ impl std::fmt::Debug for Router {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Router").field(&self.interface.name).finish()
     }
-}
-
-/// A router of which every method is handled.
-#[derive(Debug)]
-pub(crate) struct Sealed(Arc<Router>);
-
-impl Sealed {
-    /// Serves for ever: a task for each connection.
-    pub(crate) async fn accept(self, listener: UnixListener) {
-        loop {
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    let router = Arc::clone(&self.0);
-                    tokio::spawn(async move {
-                        if let Err(error) = serve(&router, stream).await {
-                            tracing::debug!("{}: {error}", router.interface.name);
-                        }
-                    });
-                }
-                Err(error) => {
-                    // out of descriptors: wait for some connection to end
-                    tracing::warn!("accept: {error}");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                }
-            }
-        }
-    }
-}
-
-/// Root; and who runs this process, if that is no user of a node's: a developer, whose simulated node
-/// is all theirs.
-fn is_root(uid: u32) -> bool {
-    let own = rustix::process::geteuid().as_raw();
-    uid == 0 || (uid == own && User::from_id(own).is_none())
-}
-
-/// Serves one connection until the peer leaves.
-async fn serve(router: &Router, stream: UnixStream) -> zlink::Result<()> {
-    let uid = stream.peer_cred()?.uid();
-    let user = User::from_id(uid);
-    if user.is_none() && !is_root(uid) {
-        tracing::warn!("{}: user id {uid} may call nothing", router.interface.name);
-        return Ok(());
-    }
-    let (mut read, mut write) = Connection::new(Stream::try_from(stream)?).split();
-    loop {
-        let (call, fds) = match read.receive_call::<RawCall>().await {
-            Err(zlink::Error::UnexpectedEof) => return Ok(()),
-            received => received?,
-        };
-        let RawCall { method, parameters } = call.method();
-        if let Some(description) = router.describe(method, parameters.as_ref()) {
-            write.send_reply(&Reply::new(Some(description)), Vec::new()).await?;
-            continue;
-        }
-        match router.handler(method, user) {
-            Err(error) => send_error(&mut write, error).await?,
-            Ok(handler) => {
-                let parameters = parameters.clone().unwrap_or_else(|| json!({}));
-                let (sender, replies) = mpsc::channel(8);
-                let answer = handler(Call { user, fds }, parameters, sender);
-                if !forward(&mut read, &mut write, call.more(), answer, replies).await? {
-                    return Ok(());
-                }
-            }
-        }
-    }
-}
-
-/// Sends a handler's answers as they come; false when the caller has gone meanwhile.
-async fn forward<R, W>(
-    read: &mut ReadConnection<R>,
-    write: &mut WriteConnection<W>,
-    more: bool,
-    mut answer: Pending,
-    mut replies: mpsc::Receiver<Value>,
-) -> zlink::Result<bool>
-where
-    R: zlink::connection::socket::ReadHalf,
-    W: zlink::connection::socket::WriteHalf,
-{
-    let last = loop {
-        tokio::select! {
-            biased;
-            Some(reply) = replies.recv() => {
-                if !more {
-                    break Ok((reply, Vec::new()));
-                }
-                write.send_reply(&Reply::new(Some(reply)).set_continues(Some(true)), Vec::new()).await?;
-            }
-            answer = &mut answer => break answer,
-            // Nothing may come before the answer, so this is the end of the connection.
-            _ = read.receive_call::<RawCall>() => return Ok(false),
-        }
-    };
-    while let Ok(reply) = replies.try_recv() {
-        write.send_reply(&Reply::new(Some(reply)).set_continues(Some(true)), Vec::new()).await?;
-    }
-    match last {
-        Ok((reply, fds)) => write.send_reply(&Reply::new(Some(reply)), fds).await?,
-        Err(error) => send_error(write, error).await?,
-    }
-    Ok(true)
-}
-
-async fn send_error<W: zlink::connection::socket::WriteHalf>(
-    write: &mut WriteConnection<W>,
-    error: CallError,
-) -> zlink::Result<()> {
-    let raw = serde_json::to_value(error)
-        .and_then(serde_json::from_value::<RawError>)
-        .unwrap_or_else(|e| RawError { error: e.to_string(), parameters: None });
-    write.send_error(&raw, Vec::new()).await
 }
 
 fn value(reply: impl serde::Serialize) -> Result<Value, CallError> {

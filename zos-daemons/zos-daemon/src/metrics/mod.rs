@@ -6,6 +6,7 @@
 //! ```
 //! A registry belongs to one daemon, not to the process: a simulated node has many in one process.
 
+mod loops;
 mod process;
 
 use std::fmt;
@@ -23,6 +24,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 
+pub(crate) use self::loops::Loops;
 use crate::FaultBoard;
 
 /// Calls end within a millisecond, or wait for a disk, a guest or another daemon.
@@ -36,6 +38,7 @@ pub type Labels = Vec<(&'static str, String)>;
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
     pub(crate) calls: Calls,
+    pub(crate) loops: Loops,
     pub(crate) log_lines: LogLines,
 }
 
@@ -43,8 +46,13 @@ impl Metrics {
     /// The metrics that every daemon has.
     pub(crate) fn new(daemon: &str, faults: FaultBoard) -> Self {
         let registry = Registry::with_prefix(format!("zos_{daemon}"));
-        let (calls, log_lines) = (Calls::default(), LogLines::default());
-        let metrics = Self { registry: Arc::new(Mutex::new(registry)), calls, log_lines };
+        let metrics = Self {
+            registry: Arc::new(Mutex::new(registry)),
+            calls: Calls::default(),
+            loops: Loops::default(),
+            log_lines: LogLines::default(),
+        };
+        metrics.with(|registry| metrics.loops.register(registry));
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];
         metrics.register("build", "What was built", Info::new(version));
         let started = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -167,6 +175,11 @@ impl LogLines {
         if let Some(lines) = place.and_then(|place| self.0.get(place)) {
             lines.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn total(&self) -> u64 {
+        self.0.iter().map(|lines| lines.load(Ordering::Relaxed)).sum()
     }
 
     #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 lines")]
