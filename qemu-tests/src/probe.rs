@@ -147,6 +147,11 @@ impl Probe {
         self.command("pss")?.as_array().cloned().context("the probe tells no list")
     }
 
+    /// How many processes are dead and not waited for.
+    pub fn zombies(&mut self) -> Result<u64> {
+        self.command("zombies")?.as_u64().context("the probe tells no number")
+    }
+
     /// Runs a program of the node to its end: `{"code", "output", "millis"}`.
     pub fn run(&mut self, words: &[String]) -> Result<Value> {
         self.command(&format!("run {}", Value::from(words)))

@@ -5,7 +5,9 @@
 //!  disks      the key's disk is kept, foreign disks are left alone, whatever comes when
 //!  vm         a twin's VM runs, is walled in, and outlives the daemons around it
 //!  api        who may ask for what
+//!  varlink    the local sockets, by systemd's client
 //!  bad_input  what is missing or broken is shown, and the node goes on as far as it can
+//!  supervision  bad services, bad unit files and bad callers disturb nobody else
 //!  chaos      daemons killed at any moment: nothing acknowledged is lost, no VM is touched
 //! ```
 //!
@@ -17,4 +19,6 @@ mod bad_input;
 mod boot;
 mod chaos;
 mod disks;
+mod supervision;
+mod varlink;
 mod vm;

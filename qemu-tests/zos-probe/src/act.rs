@@ -1,6 +1,7 @@
 //! Services that behave badly, for units of the tests: `zos-probe act WHAT ..`.
 //!
 //! ```text
+//!  when NAME WHAT ..         the same, once the test says so (`/run/act/NAME`)
 //!  sleep                     is ready at once (where that is asked) and stays
 //!  exit CODE                 ends at once
 //!  fork                      leaves a child behind and ends
@@ -17,18 +18,28 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::SigSet;
 
+/// Where the test says that a part may begin.
+const WORDS: &str = "/run/act";
 /// How long `hammer` holds its connections.
 const HOLD: Duration = Duration::from_secs(3);
 
 /// Plays a part; gives the exit code.
 pub(crate) fn act(words: &[&str]) -> Result<u8> {
     match words {
+        ["when", name, rest @ ..] => {
+            let word = Path::new(WORDS).join(name);
+            while !word.exists() {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            return act(rest);
+        }
         ["sleep"] => {
             ready()?;
             sleep()

@@ -1,7 +1,7 @@
 //! A hand inside a node under test: lines of commands on the second serial port, a line of JSON for each.
 //!
 //! ```text
-//!  hello                      connect IP:PORT        kill NAME      pss
+//!  hello                      connect IP:PORT        kill NAME      pss        zombies
 //!  cat PATH                   http IP:PORT PATH      run ["PROGRAM", "ARGUMENT", ..]
 //!  write PATH TEXT            mkdir PATH             signal NAME|PID SIGNAL
 //!  ls PATH                    freeze CGROUP 0|1      as UID ["PROGRAM", ..]
@@ -62,6 +62,8 @@ fn main() -> Result<ExitCode> {
     let mut modes = tcgetattr(&port).context("read the port's modes")?;
     modes.make_raw();
     tcsetattr(&port, OptionalActions::Now, &modes).context("make the port raw")?;
+    // Where parts wait for their word.
+    std::fs::create_dir_all("/run/act").context("make /run/act")?;
     let mut datagrams = Datagrams::default();
     for line in BufReader::new(port.try_clone().context("share the port")?).lines() {
         let Ok(line) = line else { continue };
@@ -121,6 +123,7 @@ fn obey(command: &str, port: &File, datagrams: &mut Datagrams) -> Result<Value> 
         "follow" => calls::follow(rest, port.try_clone().context("share the port")?),
         "spawn" => process::spawn(rest),
         "as" => process::run_as(rest),
+        "zombies" => process::zombies(),
         "pss" => process::all(),
         "run" => process::run(rest),
         "relive" => bench::relive(rest),

@@ -82,6 +82,17 @@ fn finish(words: &str, change: impl Fn(&mut Command)) -> Result<Value> {
     )
 }
 
+/// How many processes are dead and not waited for.
+pub(crate) fn zombies() -> Result<Value> {
+    let mut dead = 0;
+    for entry in std::fs::read_dir("/proc").context("read /proc")?.flatten() {
+        // proc_pid_stat(5): the state stands behind the name, which may hold anything.
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        dead += u64::from(stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')));
+    }
+    Ok(dead.into())
+}
+
 /// Processes that have a command line; threads of the kernel have none.
 fn processes() -> Result<Vec<(i32, Vec<String>)>> {
     let mut found = Vec::new();
