@@ -38,6 +38,7 @@ pub mod process;
 pub mod pstore;
 pub mod sysroot;
 pub mod tap;
+pub mod unix;
 pub mod user;
 pub mod varlink;
 pub mod watchdog;

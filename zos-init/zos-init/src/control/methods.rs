@@ -199,7 +199,9 @@ fn refusal(error: &RequestError) -> Reply {
         RequestError::Failed(_) => "org.zos.Error.Failed",
         RequestError::Conflict(_) => "org.zos.Error.Conflict",
         RequestError::Refused(refusal) => match refusal {
-            Refusal::Exists(_) | Refusal::NotExited(_) => "org.zos.Error.Conflict",
+            Refusal::Exists(_) | Refusal::NotExited(_) | Refusal::Broken(..) => {
+                "org.zos.Error.Conflict"
+            }
             Refusal::Unknown(_) => "org.zos.Error.NotFound",
             Refusal::GoingDown => "org.zos.Error.Busy",
         },

@@ -14,7 +14,7 @@ use zos_host::poll::Interest;
 use zos_host::process::{Capabilities, Program, Resource, Root, Sandbox, Spawn, c_string};
 use zos_host::{Context, Error, Result, SysRoot, mount, process, user};
 
-use super::{Live, Node, Token, Transient};
+use super::{Live, Node, Token, limits};
 use crate::boot::machine;
 use crate::journal::Rules as LogRules;
 use crate::log;
@@ -29,6 +29,9 @@ pub(super) fn bind(path: &str) -> Result<OwnedFd> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o666)).during("open up", path)?;
     Ok(listener.into())
 }
+
+/// Of every service and its check, by setrlimit(2).
+pub(super) const LIMITS: [(Resource, u64); 2] = [(Resource::Core, 0), (Resource::Files, 65_536)];
 
 impl Node {
     /// Starts a unit's process and gives its pid.
@@ -45,15 +48,10 @@ impl Node {
     fn launch_service(&mut self, id: UnitId) -> Result<i32> {
         let service = self.services.get(&id).ok_or_else(|| unknown(id))?;
         let group = machine::service_cgroup(&service.name)?;
+        self.leaving.stays(&group);
+        limits::set(&group, &service.cgroup);
         give_devices(service);
-        let runtime_dir = runtime_dir(service)?;
-        let mut environment = vec![
-            "PATH=/bin".to_owned(),
-            format!("ZOS_UNIT={}", service.name),
-            format!("RUNTIME_DIRECTORY={runtime_dir}"),
-        ];
-        environment.extend(service.env.iter().map(|(key, value)| format!("{key}={value}")));
-
+        let mut environment = environment(service)?;
         let (output, output_end) = process::output_pipe(service.user)?;
         let mut descriptors = vec![(output_end.as_fd(), 1), (output_end.as_fd(), 2)];
         let mut next: RawFd = FIRST_FD;
@@ -62,14 +60,14 @@ impl Node {
             descriptors.push((socket.as_fd(), next));
             next += 1;
         }
-        let ready = match service.rules.ready {
-            Ready::Started => None,
-            Ready::Told => Some(process::output_pipe(service.user)?),
-        };
+        let pings = service.rules.watchdog;
+        let tells = service.rules.ready == Ready::Told || pings.is_some();
+        let ready = if tells { Some(process::output_pipe(service.user)?) } else { None };
         if let Some((_, end)) = &ready {
             environment.push(format!("ZOS_READY_FD={next}"));
             descriptors.push((end.as_fd(), next));
         }
+        environment.extend(pings.map(|every| format!("ZOS_WATCHDOG_MS={every}")));
         let group_fd = group.open()?;
         let child = Spawn {
             program: Program::Path(c_string(&service.exec[0])?),
@@ -81,20 +79,21 @@ impl Node {
             user: service.user,
             group: service.user,
             capabilities: service.capabilities,
-            limits: vec![(Resource::Core, 0), (Resource::Files, 65_536)],
+            limits: LIMITS.to_vec(),
             namespaces: Vec::new(),
             root: Root::Inherited,
             sandbox: Sandbox::default(),
         }
         .start()?;
         let name = service.name.clone();
-        let log = LogRules::SERVICE;
+        let log = service.log.clone();
         let ready = ready.map(|(pipe, _)| pipe);
         if let Some(ready) = &ready {
             self.poll.add(ready, Token::Ready(id.0).number(), Interest::READ)?;
         }
         let pid = child.pid;
-        let live = Live { child, ready, oom_kills_before: group.oom_kills() };
+        let pings = pings.is_some();
+        let live = Live { child, ready, pings, oom_kills_before: group.oom_kills() };
         self.live.insert(id, live);
         self.listen_to(id, name, &log, output)?;
         Ok(pid)
@@ -104,7 +103,8 @@ impl Node {
         let transient = self.transients.get(&id).ok_or_else(|| unknown(id))?;
         let template = self.templates.get(&transient.template).ok_or_else(|| unknown(id))?;
         let group = machine::twin_cgroup(&transient.twin)?.child(&transient.name)?;
-        limit(&group, transient);
+        self.leaving.stays(&group);
+        limits::set(&group, &transient.limits.as_cgroup());
 
         let program = fs::File::open(&template.exec[0]).during("open", &template.exec[0])?;
         let arguments = template.exec.iter().chain(&transient.arguments);
@@ -141,7 +141,8 @@ impl Node {
         self.share_cores(&transient.twin, child.pid);
         let pid = child.pid;
         let name = format!("{}/{}", transient.template, transient.name);
-        let live = Live { child, ready: None, oom_kills_before: group.oom_kills() };
+        let oom_kills_before = group.oom_kills();
+        let live = Live { child, ready: None, pings: false, oom_kills_before };
         self.live.insert(id, live);
         self.listen_to(id, name, &LogRules::TRANSIENT, output)?;
         Ok(pid)
@@ -184,34 +185,17 @@ impl Node {
             self.signal(unit, SIGKILL);
         }
     }
+}
 
-    /// A process has ended: nothing of it may run on.
-    pub(super) fn tidy(&mut self, unit: UnitId) {
-        if let Some(group) = self.cgroup(unit).filter(Cgroup::populated) {
-            let _ = group.kill();
-        }
-    }
-
-    /// A transient unit is acknowledged: its cgroup goes, and its twin's if that was the last.
-    pub(super) fn forget(&mut self, unit: UnitId) {
-        self.journal.forget(unit);
-        let Some(transient) = self.transients.remove(&unit) else { return };
-        if let Ok(twin) = machine::twin_cgroup(&transient.twin) {
-            let group = Cgroup::at(twin.path().join(&transient.name));
-            // What was killed may take a moment to leave.
-            let gone = || group.remove().is_ok();
-            let waited = (0..50).any(|_| {
-                gone() || {
-                    std::thread::sleep(std::time::Duration::from_millis(1));
-                    false
-                }
-            });
-            if !waited {
-                log::line(Level::Warning, &format!("cgroup {} stays", group.path().display()));
-            }
-            let _ = twin.remove();
-        }
-    }
+/// What a service and its check find in their environment.
+pub(super) fn environment(service: &Service) -> Result<Vec<String>> {
+    let mut environment = vec![
+        "PATH=/bin".to_owned(),
+        format!("ZOS_UNIT={}", service.name),
+        format!("RUNTIME_DIRECTORY={}", runtime_dir(service)?),
+    ];
+    environment.extend(service.env.iter().map(|(key, value)| format!("{key}={value}")));
+    Ok(environment)
 }
 
 /// The service's user may open its devices.
@@ -238,24 +222,6 @@ fn runtime_dir(service: &Service) -> Result<String> {
     Ok(path)
 }
 
-fn limit(group: &Cgroup, transient: &Transient) {
-    let limits = &transient.limits;
-    let files = [
-        ("memory.max", limits.memory),
-        ("cpu.weight", limits.cpu_weight.map(|weight| weight.clamp(1, 10_000))),
-        ("pids.max", limits.pids),
-    ];
-    for (file, value) in files {
-        let Some(value) = value else { continue };
-        if let Err(error) = group.set(file, &value.to_string()) {
-            log::line(Level::Warning, &error.line());
-        }
-    }
-    // Half a VM is none.
-    let _ = group.set("memory.oom.group", "1");
-    let _ = group.set("memory.swap.max", "0");
-}
-
 /// Mount points directly on the root, which a jail lets go: it must keep no disk busy.
 fn outermost_mounts() -> Result<Vec<std::ffi::CString>> {
     let mounts = mount::list(&SysRoot::host())?;
@@ -270,7 +236,7 @@ fn outermost_mounts() -> Result<Vec<std::ffi::CString>> {
     found.into_iter().map(c_string).collect()
 }
 
-fn with_null<'a>(
+pub(super) fn with_null<'a>(
     null: &'a fs::File,
     mut descriptors: Vec<(BorrowedFd<'a>, RawFd)>,
 ) -> Vec<(BorrowedFd<'a>, RawFd)> {
@@ -279,6 +245,6 @@ fn with_null<'a>(
     descriptors
 }
 
-fn unknown(id: UnitId) -> Error {
+pub(super) fn unknown(id: UnitId) -> Error {
     Error::invalid("start", format_args!("unit {}", id.0), "nobody knows it")
 }

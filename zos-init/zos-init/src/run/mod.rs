@@ -19,21 +19,27 @@ use zos_host::kmsg::Level;
 use zos_host::poll::{Interest, Poll, Signals, Timer};
 use zos_host::power::{self, End};
 use zos_host::process::{self, Child, CoreGroup};
+use zos_host::varlink::Connection;
 use zos_host::{Context, Error, Result, SysRoot, block::Uevents, clock, entropy, evdev};
 
 use crate::boot::Boot;
 use crate::control;
 use crate::journal::Journal;
 use crate::log;
-use crate::supervise::{Action, Ended, Event, Supervisor, UnitId};
+use crate::supervise::{Action, Ended, Event, Happened, Millis, Supervisor, UnitId};
 use crate::unit::{Service, Template, Units};
 use output::Output;
 pub(crate) use request::{RequestError, Start};
+use tidy::Leaving;
 pub(crate) use token::Token;
 
+mod check;
+mod drain;
 mod launch;
+mod limits;
 mod output;
 mod request;
+mod tidy;
 mod token;
 
 const SIGINT: i32 = 2;
@@ -47,6 +53,8 @@ struct Live {
     child: Child,
     /// Its end of the pipe by which it says that it is ready.
     ready: Option<OwnedFd>,
+    /// It goes on writing there, so that PID 1 sees that it lives.
+    pings: bool,
     /// Memory kills that its cgroup had counted before it.
     oom_kills_before: u64,
 }
@@ -65,6 +73,15 @@ struct Transient {
     descriptors: Vec<(String, OwnedFd)>,
 }
 
+/// How the run of the node ended.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    /// What comes now.
+    pub(crate) end: End,
+    /// Units that would not stop, by name.
+    pub(crate) hung: Vec<String>,
+}
+
 /// Everything that PID 1 holds while the node runs.
 pub(crate) struct Node {
     pub(crate) boot: Boot,
@@ -74,6 +91,9 @@ pub(crate) struct Node {
     sockets: HashMap<UnitId, OwnedFd>,
     transients: HashMap<UnitId, Transient>,
     live: HashMap<UnitId, Live>,
+    checks: HashMap<UnitId, Child>,
+    drain: Option<Connection>,
+    leaving: Leaving,
     pub(crate) journal: Journal,
     outputs: HashMap<u32, Output>,
     next_output: u32,
@@ -82,14 +102,14 @@ pub(crate) struct Node {
     cores: Option<CoreGroup>,
     null: File,
     poll: Poll,
-    finish: Option<End>,
+    finish: Option<Ending>,
     settled: bool,
     /// Counts changes of units, so that who watches them knows whether something is new.
     pub(crate) changes: u64,
 }
 
 /// Runs the node until everything is stopped; says what comes then.
-pub(crate) fn run(boot: Boot, units: Units) -> Result<End> {
+pub(crate) fn run(boot: Boot, units: Units) -> Result<Ending> {
     let poll = Poll::new()?;
     let signals = Signals::take(&[SIGCHLD, SIGTERM, SIGINT, SIGQUIT])?;
     let timer = Timer::new()?;
@@ -109,20 +129,21 @@ pub(crate) fn run(boot: Boot, units: Units) -> Result<End> {
     node.boot.end_phase("loop");
     node.event(Event::Begin);
     loop {
-        if let Some(end) = node.finish {
-            return Ok(end);
+        if let Some(ending) = node.finish.take() {
+            return Ok(ending);
         }
         if !node.settled && node.supervisor.settled() {
             node.settled = true;
             node.boot.end_phase("services");
         }
         control.tell(&node);
-        timer.set(node.supervisor.next_time())?;
+        timer.set(node.next_time())?;
         for happened in node.poll.wait()? {
             match Token::of(happened.token) {
                 Some(Token::Signals) => node.signals(&signals),
                 Some(Token::Timer) => {
                     timer.clear();
+                    node.remove_cgroups();
                     node.event(Event::Time);
                 }
                 Some(Token::Uevents) => {
@@ -131,7 +152,8 @@ pub(crate) fn run(boot: Boot, units: Units) -> Result<End> {
                     }
                 }
                 Some(Token::Button(number)) => node.button(number),
-                Some(Token::Ready(unit)) => node.ready(UnitId(unit)),
+                Some(Token::Ready(unit)) => node.told(UnitId(unit)),
+                Some(Token::Drain) => node.drain_answers(),
                 Some(Token::Output(number)) => node.output(number),
                 Some(Token::Listener) => control.accept(&node),
                 Some(Token::Connection(number)) => control.serve(number, happened, &mut node),
@@ -156,6 +178,9 @@ impl Node {
             sockets: HashMap::new(),
             transients: HashMap::new(),
             live: HashMap::new(),
+            checks: HashMap::new(),
+            drain: None,
+            leaving: Leaving::default(),
             journal,
             outputs: HashMap::new(),
             next_output: 0,
@@ -216,13 +241,36 @@ impl Node {
                     let event = Event::Launched { unit, pid, jitter: jitter() };
                     actions.extend(self.supervisor.handle(clock::boottime_millis(), event));
                 }
+                Action::Look(unit) => {
+                    if self.answers(unit) {
+                        let event = Event::Told { unit };
+                        actions.extend(self.supervisor.handle(clock::boottime_millis(), event));
+                    }
+                }
+                Action::Check(unit) => {
+                    if let Err(error) = self.check(unit) {
+                        let event = Event::Checked { unit, failed: Some(error.line()) };
+                        actions.extend(self.supervisor.handle(clock::boottime_millis(), event));
+                    }
+                }
+                Action::EndCheck(unit) => self.end_check(unit),
                 Action::Signal(unit, signal) => self.signal(unit, signal),
                 Action::Kill(unit) => self.kill(unit),
                 Action::Tidy(unit) => self.tidy(unit),
                 Action::Forget(unit) => self.forget(unit),
                 Action::Note(level, text) => log::line(level, &text),
                 Action::Changed => self.changes += 1,
-                Action::Finish(end) => self.finish = Some(end),
+                Action::Happened(Happened { name, state, exit, detail, .. }) => {
+                    let now = clock::boottime_millis();
+                    self.journal.events.push(now, &name, state, exit, &detail);
+                }
+                Action::Drain { unit, deadline_ms } => {
+                    if let Err(error) = self.ask_to_drain(unit, deadline_ms) {
+                        let event = Event::Drained { problem: Some(error.line()) };
+                        actions.extend(self.supervisor.handle(clock::boottime_millis(), event));
+                    }
+                }
+                Action::Finish { end, hung } => self.finish = Some(Ending { end, hung }),
             }
         }
     }
@@ -247,26 +295,32 @@ impl Node {
     fn reap(&mut self) {
         while let Some((pid, exit)) = process::reap() {
             let found = self.live.iter().find(|(_, live)| live.child.pid == pid).map(|(id, _)| *id);
-            let Some(unit) = found else { continue };
+            let Some(unit) = found else {
+                self.check_ended(pid, exit);
+                continue;
+            };
             self.drain(unit);
             let Some(live) = self.live.remove(&unit) else { continue };
             let unreached = live.child.failure().map(|(step, why)| format!("{step} failed: {why}"));
             let kills = self.cgroup(unit).map_or(0, |group| group.oom_kills());
-            let how = Ended { exit, oom: kills > live.oom_kills_before, unreached };
+            let how = Ended { exit, oom: kills > live.oom_kills_before, why: unreached };
             self.event(Event::Ended { unit, how, jitter: jitter() });
         }
+        // What has ended may have been the last of a cgroup.
+        self.remove_cgroups();
     }
 
-    fn ready(&mut self, unit: UnitId) {
+    /// A unit wrote to its readiness pipe: once, or (with a watchdog) again and again.
+    fn told(&mut self, unit: UnitId) {
         let Some(live) = self.live.get_mut(&unit) else { return };
         let Some(pipe) = &live.ready else { return };
         let Some(said) = process::read_some(pipe) else { return };
-        // A newline, or the end without one: either way the pipe has done its work.
-        let newline = said.contains(&b'\n');
-        let _ = self.poll.remove(pipe);
-        live.ready = None;
-        if newline {
-            self.event(Event::Ready { unit });
+        if said.is_empty() || !live.pings {
+            let _ = self.poll.remove(pipe);
+            live.ready = None;
+        }
+        if said.contains(&b'\n') {
+            self.event(Event::Told { unit });
         }
     }
 
@@ -303,6 +357,11 @@ impl Node {
             Some(Err(_)) => drop(self.buttons.remove(&number)),
             Some(Ok(false)) | None => {}
         }
+    }
+
+    /// When the timer is to ring.
+    fn next_time(&self) -> Option<Millis> {
+        self.supervisor.next_time().into_iter().chain(self.leaving.due()).min()
     }
 
     pub(crate) fn poll(&self) -> &Poll {

@@ -8,6 +8,8 @@ pub(crate) enum Token {
     Uevents,
     /// `/run/zos/init.sock`.
     Listener,
+    /// The connection to the service that stops all VMs.
+    Drain,
     /// A power button by its number.
     Button(u32),
     /// The pipe by which a unit says that it is ready.
@@ -25,6 +27,7 @@ impl Token {
             Self::Timer => (1, 0),
             Self::Uevents => (2, 0),
             Self::Listener => (3, 0),
+            Self::Drain => (8, 0),
             Self::Button(number) => (4, number),
             Self::Ready(number) => (5, number),
             Self::Output(number) => (6, number),
@@ -44,6 +47,7 @@ impl Token {
             5 => Self::Ready(which),
             6 => Self::Output(which),
             7 => Self::Connection(which),
+            8 => Self::Drain,
             _ => return None,
         })
     }
@@ -60,6 +64,7 @@ mod tests {
             Token::Timer,
             Token::Uevents,
             Token::Listener,
+            Token::Drain,
             Token::Button(u32::MAX),
             Token::Ready(1),
             Token::Output(0),

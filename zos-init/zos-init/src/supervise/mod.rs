@@ -1,35 +1,46 @@
 //! The supervisor's core: `handle(now, event) -> actions`. No clock, no system calls, no files.
 //!
 //! ```text
-//!            its `after` are settled,          pid            ready
-//!            its `requires` are ready
-//!   Waiting ───────────────────────▶ Launching ───▶ Starting ───────▶ Running ◀─┐
-//!      ▲                                 │ failed       │ ended          │ ended │ (ready = none:
-//!      │ the delay is over               ▼              ▼                ▼       │  at once)
-//!   Backoff ◀──────────────────────── restart? ◀────────┴────────────────┴───────┘
-//!                                        │ no
-//!   Stopping ── ended ─▶ Exited ◀────────┘         Failed: never to run (its program is corrupt,
-//!      │ time over: cgroup killed                          or it can't even be killed)
-//!      └ time over again ─▶ Failed
+//!            its `after` are settled,            pid              ready
+//!            its `requires` are ready                  (ready = none: at once)
+//!   Waiting ─────────────────────────▶ Launching ───▶ Starting ─────────────▶ Running
+//!    ▲ ▲ ▲                                 │ failed      │ ended               │ │ ended
+//!    │ │ │ the delay is over               ▼             ▼                     │ ▼
+//!    │ │ Backoff ◀───────────────────── unasked: restart? budget? ◀────────────┼─┘
+//!    │ │                                   │    │      │    ▲                  │
+//!    │ │ retry, by hand                    │    │      │    │ for a fault      │ silent, sick, late;
+//!    │ Failed ◀───── budget spent ─────────┘    │      │    │                  ▼ by hand; the way down
+//!    │                                          │      │  Stopping ◀───────────┘
+//!    │ by hand      a oneshot ended with 0      ▼      │    │ │ time over: cgroup killed
+//!    ├─────────────────────────────────────── Done     │    │ └ time over again ─▶ Hung ── ended ─▶ as Stopping
+//!    ├─────────────────────────────────────── Exited ◀─┘    │ by hand, the way down
+//!    │                                           ▲ ─────────┘
+//!    └── anew (restart) ◀── Stopping             Broken: its program is corrupt, it never runs
 //! ```
 //! A fact stands in the one state that owns it: only a unit with a process has a pid, only `Backoff` has a time
 //! to start at. Time and jitter come in with the events, so that a test can replay any hour in a microsecond.
 //!
-//! Going down: transient units first (VMs), then services, each when nobody is left that starts after it.
+//! Services stand in start order: what one of them waits for stands before it.
 
 use std::fmt;
 
 use zos_host::kmsg::Level;
 use zos_host::power::End;
 
-use crate::unit::{Ready, Restart, Rules};
+use crate::unit::Rules;
 
+mod budget;
 mod down;
+mod hand;
 mod life;
+mod order;
 mod status;
+mod watch;
+mod words;
 
+pub(crate) use hand::{Declared, Reloaded};
 use life::{State, Unit};
-pub(crate) use status::{ExitStatus, Kind, Status};
+pub(crate) use status::{ExitStatus, Happened, Kind, Status};
 
 #[cfg(test)]
 mod tests;
@@ -48,19 +59,28 @@ pub(crate) struct Ended {
     pub(crate) exit: zos_host::process::Exit,
     /// Its cgroup ran out of memory meanwhile.
     pub(crate) oom: bool,
-    /// Why its program was never reached.
-    pub(crate) unreached: Option<String>,
+    /// Why its program was never reached, or why it was stopped.
+    pub(crate) why: Option<String>,
 }
 
 impl Ended {
     fn failed(&self) -> bool {
-        self.oom || self.exit != zos_host::process::Exit::Code(0)
+        self.oom || self.why.is_some() || self.exit != zos_host::process::Exit::Code(0)
+    }
+
+    /// It was stopped for this.
+    fn because(self, cause: &str) -> Self {
+        let why = match self.why {
+            Some(_) => format!("{cause}; {self}"),
+            None => format!("{cause}; then {self}"),
+        };
+        Self { why: Some(why), ..self }
     }
 }
 
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.unreached {
+        match &self.why {
             Some(why) => f.write_str(why),
             None if self.oom => write!(f, "{}, out of memory", self.exit),
             None => self.exit.fmt(f),
@@ -84,10 +104,17 @@ pub(crate) enum Event {
         /// 0 to 999, random: spreads restarts.
         jitter: u16,
     },
-    /// It said that it is ready.
-    Ready {
+    /// It wrote to its pipe, or its socket answers: it is ready, and it lives.
+    Told {
         /// Which.
         unit: UnitId,
+    },
+    /// The process of `Action::Check` has ended, or never began.
+    Checked {
+        /// Which.
+        unit: UnitId,
+        /// Why it failed, if so.
+        failed: Option<String>,
     },
     /// Its process has ended and was reaped.
     Ended {
@@ -105,6 +132,11 @@ pub(crate) enum Event {
         /// Whose wish, for the log.
         why: String,
     },
+    /// Answer to `Action::Drain`.
+    Drained {
+        /// What went wrong, if something did.
+        problem: Option<String>,
+    },
 }
 
 /// What is to be done.
@@ -112,11 +144,17 @@ pub(crate) enum Event {
 pub(crate) enum Action {
     /// Start its process and answer with `Event::Launched`.
     Spawn(UnitId),
+    /// See whether its socket takes a connection; if so, answer with `Event::Told`.
+    Look(UnitId),
+    /// Run its check and answer with `Event::Checked`, but not after a `Tidy`.
+    Check(UnitId),
+    /// Kill its check.
+    EndCheck(UnitId),
     /// Send a signal to its process.
     Signal(UnitId, i32),
     /// Kill everything in its cgroup.
     Kill(UnitId),
-    /// Its process has ended for good or until later: tidy what belonged to it.
+    /// Its process has ended: nothing else of it may run on, its check included.
     Tidy(UnitId),
     /// It is forgotten: nothing of it may remain.
     Forget(UnitId),
@@ -124,8 +162,22 @@ pub(crate) enum Action {
     Note(Level, String),
     /// Somebody who watches the units should look.
     Changed,
-    /// Everything is down.
-    Finish(End),
+    /// A unit came to another state, or its process ended.
+    Happened(Happened),
+    /// Ask a unit to stop all transient units orderly, and answer with `Event::Drained`.
+    Drain {
+        /// The unit that can.
+        unit: UnitId,
+        /// It has so long.
+        deadline_ms: Millis,
+    },
+    /// Everything is down, or doesn't come down.
+    Finish {
+        /// And then?
+        end: End,
+        /// Units that didn't come down in time, by name.
+        hung: Vec<String>,
+    },
 }
 
 /// Why a request is refused.
@@ -140,6 +192,9 @@ pub(crate) enum Refusal {
     /// Only an exited unit can be acknowledged.
     #[error("the unit {0} has not exited")]
     NotExited(String),
+    /// It must not run.
+    #[error("the unit {0} must not run: {1}")]
+    Broken(String, String),
     /// The node goes down.
     #[error("the node is going down")]
     GoingDown,
@@ -148,7 +203,9 @@ pub(crate) enum Refusal {
 /// All units and where they are.
 #[derive(Debug, Default)]
 pub(crate) struct Supervisor {
+    /// Services in start order, then services that are being removed, then transient units.
     units: Vec<Unit>,
+    order: order::Order,
     next_id: u32,
     begun: bool,
     down: Option<down::Down>,
@@ -163,107 +220,54 @@ impl Supervisor {
         rules: Rules,
         broken: Option<String>,
     ) -> UnitId {
-        let state = broken.map_or(State::Waiting, |cause| State::Failed { cause });
-        self.add(now, name, Kind::Service, rules, state)
-    }
-
-    /// Adds and starts a transient unit.
-    pub(crate) fn start_transient(
-        &mut self,
-        now: Millis,
-        name: &str,
-        stop_signal: i32,
-        stop_timeout: Millis,
-    ) -> Result<(UnitId, Vec<Action>), Refusal> {
-        if self.down.is_some() {
-            return Err(Refusal::GoingDown);
-        }
-        if self.find(name).is_some() {
-            return Err(Refusal::Exists(name.to_owned()));
-        }
-        let rules = Rules {
-            after: Vec::new(),
-            requires: Vec::new(),
-            ready: Ready::Started,
-            ready_timeout: 0,
-            restart: Restart::Never,
-            stop_signal,
-            stop_timeout,
-        };
-        let id = self.add(now, name, Kind::Transient, rules, State::Launching);
-        Ok((id, vec![Action::Spawn(id), Action::Changed]))
-    }
-
-    /// Stops a transient unit: its signal now, and its cgroup is killed after `grace`; 0 kills at once. One
-    /// that has ended stays as it is.
-    pub(crate) fn stop_transient(
-        &mut self,
-        now: Millis,
-        name: &str,
-        grace: Millis,
-    ) -> Result<Vec<Action>, Refusal> {
-        let unit = self.transient(name)?;
-        let mut actions = Vec::new();
-        unit.stop(now, grace, false, &mut actions);
-        actions.push(Action::Changed);
-        Ok(actions)
-    }
-
-    /// Forgets a transient unit that has exited.
-    pub(crate) fn acknowledge(&mut self, name: &str) -> Result<Vec<Action>, Refusal> {
-        let unit = self.transient(name)?;
-        if !unit.is_over() {
-            return Err(Refusal::NotExited(name.to_owned()));
-        }
-        let id = unit.id;
-        self.units.retain(|unit| unit.id != id);
-        Ok(vec![Action::Forget(id), Action::Changed])
+        let state = broken.map_or(State::Waiting, |cause| State::Broken { cause });
+        let id = self.add(now, name, Kind::Service, rules, state);
+        self.order = order::Order::of(&self.units);
+        id
     }
 
     /// Takes an event and says what is to be done.
     pub(crate) fn handle(&mut self, now: Millis, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
+        let act = &mut actions;
         match event {
             Event::Begin => self.begun = true,
             Event::Time => {}
             Event::Launched { unit, pid, jitter } => {
-                if let Some(unit) = self.by_id(unit) {
-                    unit.launched(now, pid, jitter, &mut actions);
-                }
+                self.with(unit, |unit| unit.launched(now, pid, jitter, act));
             }
-            Event::Ready { unit } => {
-                if let Some(unit) = self.by_id(unit) {
-                    unit.ready(now, &mut actions);
-                }
+            Event::Told { unit } => self.with(unit, |unit| unit.told(now, act)),
+            Event::Checked { unit, failed } => {
+                self.with(unit, |unit| unit.checked(now, failed, act));
             }
             Event::Ended { unit, how, jitter } => {
-                if let Some(unit) = self.by_id(unit) {
-                    unit.ended(now, how, jitter, &mut actions);
-                }
+                self.with(unit, |unit| unit.ended(now, how, jitter, act));
             }
-            Event::Down { end, why } => self.go_down(now, end, &why, &mut actions),
+            Event::Down { end, why } => self.go_down(now, end, &why, act),
+            Event::Drained { problem } => self.drained(now, problem, act),
         }
-        for unit in &mut self.units {
-            unit.on_time(now, &mut actions);
-        }
-        if self.down.is_some() {
-            self.further_down(now, &mut actions);
-        } else if self.begun {
-            self.start_those_that_can(now, &mut actions);
-        }
+        self.settle(now, &mut actions);
         actions
+    }
+
+    /// What follows from where things are now: what is due, and who can start.
+    fn settle(&mut self, now: Millis, actions: &mut Vec<Action>) {
+        for unit in &mut self.units {
+            unit.on_time(now, actions);
+        }
+        self.forget_those_gone(actions);
+        if self.down.is_some() {
+            self.further_down(now, actions);
+        } else if self.begun {
+            self.start_those_that_can(now, actions);
+        }
     }
 
     /// When `Event::Time` is due.
     #[must_use]
     pub(crate) fn next_time(&self) -> Option<Millis> {
-        let due = |unit: &Unit| match unit.state {
-            State::Starting { until, .. }
-            | State::Stopping { until, .. }
-            | State::Backoff { until } => Some(until),
-            _ => None,
-        };
-        self.units.iter().filter_map(due).min()
+        let units = self.units.iter().filter_map(Unit::due);
+        units.chain(self.down.as_ref().and_then(down::Down::due)).min()
     }
 
     /// The unit with this name.
@@ -276,9 +280,18 @@ impl Supervisor {
     #[must_use]
     pub(crate) fn settled(&self) -> bool {
         let settled = |unit: &Unit| {
-            matches!(unit.state, State::Running { .. } | State::Exited | State::Failed { .. })
+            unit.is_over() || matches!(unit.state, State::Running { .. } | State::Hung { .. })
         };
         self.units.iter().filter(|unit| unit.kind == Kind::Service).all(settled)
+    }
+
+    /// No unit with a watchdog of its own has been given up or hangs. (A corrupt program stays corrupt: to boot
+    /// again for it would never end.)
+    #[must_use]
+    pub(crate) fn healthy(&self) -> bool {
+        let given_up =
+            |unit: &Unit| matches!(unit.state, State::Failed { .. } | State::Hung { .. });
+        !self.units.iter().any(|unit| unit.rules.watchdog.is_some() && given_up(unit))
     }
 
     fn add(&mut self, now: Millis, name: &str, kind: Kind, rules: Rules, state: State) -> UnitId {
@@ -293,69 +306,30 @@ impl Supervisor {
             since: now,
             restarts: 0,
             streak: 0,
+            crashes: budget::Crashes::default(),
             last: None,
         });
         id
     }
 
-    fn by_id(&mut self, id: UnitId) -> Option<&mut Unit> {
-        self.units.iter_mut().find(|unit| unit.id == id)
+    fn with(&mut self, id: UnitId, what: impl FnOnce(&mut Unit)) {
+        if let Some(unit) = self.units.iter_mut().find(|unit| unit.id == id) {
+            what(unit);
+        }
     }
 
-    fn transient(&mut self, name: &str) -> Result<&mut Unit, Refusal> {
-        self.units
-            .iter_mut()
-            .find(|unit| unit.kind == Kind::Transient && unit.name == name)
-            .ok_or_else(|| Refusal::Unknown(name.to_owned()))
-    }
-
-    fn start_those_that_can(&mut self, now: Millis, actions: &mut Vec<Action>) {
-        let ways = self.ways();
-        for at in 0..self.units.len() {
-            let unit = &self.units[at];
-            if unit.state == State::Waiting && self.waits_for(unit, &ways).is_none() {
-                self.units[at].enter(now, State::Launching);
-                actions.extend([Action::Spawn(self.units[at].id), Action::Changed]);
+    fn forget_those_gone(&mut self, actions: &mut Vec<Action>) {
+        let count = self.units.len();
+        self.units.retain(|unit| {
+            let gone = unit.state == State::Gone;
+            if gone {
+                actions.push(Action::Forget(unit.id));
             }
+            !gone
+        });
+        if self.units.len() != count {
+            self.order = order::Order::of(&self.units);
+            actions.push(Action::Changed);
         }
-    }
-
-    /// The first unit that this one waits for, and whether it needs it or only comes after it.
-    fn waits_for(&self, unit: &Unit, ways: &[bool]) -> Option<(&Unit, bool)> {
-        let needed = unit.rules.requires.iter().filter_map(|name| self.place(name));
-        let mut needed = needed.filter(|at| !self.units[*at].is_ready());
-        let before = unit.rules.after.iter().filter_map(|name| self.place(name));
-        let mut before = before.filter(|at| !ways[*at]);
-        match needed.next() {
-            Some(at) => Some((&self.units[at], true)),
-            None => before.next().map(|at| (&self.units[at], false)),
-        }
-    }
-
-    /// Of each unit, whether those that only come after it need not wait (any longer): it is ready, or was tried
-    /// and isn't, or waits for one that it needs and that was tried. So one service that can't run holds
-    /// back only those that need it. Services stand in start order: what one needs is decided before it.
-    fn ways(&self) -> Vec<bool> {
-        let mut ways: Vec<bool> = Vec::with_capacity(self.units.len());
-        for unit in &self.units {
-            let held_up = |name: &String| {
-                self.place(name).is_some_and(|at| {
-                    !self.units[at].is_ready() && ways.get(at).copied().unwrap_or(false)
-                })
-            };
-            let way = match unit.state {
-                State::Running { .. } | State::Stopping { .. } => true,
-                State::Backoff { .. } | State::Exited | State::Failed { .. } => true,
-                // A second try holds nobody back.
-                State::Launching | State::Starting { .. } => unit.restarts > 0,
-                State::Waiting => unit.restarts > 0 || unit.rules.requires.iter().any(held_up),
-            };
-            ways.push(way);
-        }
-        ways
-    }
-
-    fn place(&self, name: &str) -> Option<usize> {
-        self.units.iter().position(|unit| unit.name == name)
     }
 }

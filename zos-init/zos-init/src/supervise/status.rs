@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use zos_host::process::Exit;
 
-use super::{Ended, State, Supervisor, Unit};
+use super::life::Then;
+use super::{Ended, State, Supervisor, Unit, UnitId, words};
 
 /// What kind a unit is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -23,7 +24,7 @@ pub(crate) struct Status {
     pub(crate) name: String,
     /// What kind it is.
     pub(crate) kind: Kind,
-    /// `waiting`, `starting`, `running`, `stopping`, `exited`, `backoff` or `failed`.
+    /// `waiting`, `starting`, `running`, `done`, `stopping`, `exited`, `backoff` or `failed`.
     pub(crate) state: &'static str,
     /// Its process, while there is one.
     pub(crate) pid: Option<i32>,
@@ -34,6 +35,21 @@ pub(crate) struct Status {
     /// How it ended the last time.
     pub(crate) exit: Option<ExitStatus>,
     /// In words: what it waits for, why it failed.
+    pub(crate) detail: String,
+}
+
+/// A unit came to a state, or its process ended; for those who watch events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Happened {
+    /// Which.
+    pub(crate) unit: UnitId,
+    /// Its name.
+    pub(crate) name: String,
+    /// One of `Status::state`.
+    pub(crate) state: &'static str,
+    /// How its process ended, when it did just now.
+    pub(crate) exit: Option<ExitStatus>,
+    /// In words.
     pub(crate) detail: String,
 }
 
@@ -58,54 +74,121 @@ impl From<&Ended> for ExitStatus {
     }
 }
 
+impl State {
+    /// Its name for others.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Launching { .. } | Self::Starting { .. } => "starting",
+            Self::Running { .. } => "running",
+            Self::Stopping { .. } => "stopping",
+            Self::Backoff { .. } => "backoff",
+            Self::Done => "done",
+            Self::Exited { .. } | Self::Gone => "exited",
+            Self::Failed { .. } | Self::Broken { .. } | Self::Hung { .. } => "failed",
+        }
+    }
+}
+
+impl Unit {
+    pub(super) fn word(&self) -> &'static str {
+        self.state.word()
+    }
+
+    /// Its process, while there is one.
+    pub(super) fn pid(&self) -> Option<i32> {
+        match &self.state {
+            State::Starting { run, .. }
+            | State::Running { run, .. }
+            | State::Stopping { run, .. }
+            | State::Hung { run, .. } => Some(run.pid),
+            _ => None,
+        }
+    }
+
+    /// Its state is news; `ended`: its process has just ended.
+    pub(super) fn happened(&self, ended: bool) -> Happened {
+        Happened {
+            unit: self.id,
+            name: self.name.clone(),
+            state: self.word(),
+            exit: self.last.as_ref().filter(|_| ended).map(ExitStatus::from),
+            detail: self.detail(),
+        }
+    }
+
+    /// In words, as far as it concerns the unit alone.
+    fn detail(&self) -> String {
+        let last = || self.last.as_ref().map(ToString::to_string).unwrap_or_default();
+        match &self.state {
+            State::Waiting
+            | State::Launching { .. }
+            | State::Running { .. }
+            | State::Done
+            | State::Gone => String::new(),
+            State::Starting { .. } => "not ready yet".to_owned(),
+            State::Stopping { killed, then, .. } => {
+                let what = if *killed { "killed" } else { "told to stop" };
+                match then {
+                    Then::Again(cause) => format!("{what}: {cause}"),
+                    Then::Anew => format!("{what}, to be started anew"),
+                    Then::Rest { by_hand: true } => format!("{what} by hand"),
+                    Then::Rest { by_hand: false } | Then::Gone => what.to_owned(),
+                }
+            }
+            State::Hung { .. } => words::HUNG.to_owned(),
+            State::Exited { by_hand: true } => "stopped by hand".to_owned(),
+            State::Backoff { .. } | State::Exited { by_hand: false } => last(),
+            State::Failed { cause, .. } | State::Broken { cause } => cause.clone(),
+        }
+    }
+}
+
 impl Supervisor {
     /// Services in start order, then transient units in the order of their start.
     #[must_use]
     pub(crate) fn status(&self) -> Vec<Status> {
-        self.units.iter().map(|unit| self.status_of(unit)).collect()
+        let ways = self.ways();
+        (0..self.units.len()).map(|at| self.status_of(at, &ways)).collect()
     }
 
-    fn status_of(&self, unit: &Unit) -> Status {
-        let (state, pid) = match unit.state {
-            State::Waiting => ("waiting", None),
-            State::Launching => ("starting", None),
-            State::Starting { pid, .. } => ("starting", Some(pid)),
-            State::Running { pid } => ("running", Some(pid)),
-            State::Stopping { pid, .. } => ("stopping", Some(pid)),
-            State::Backoff { .. } => ("backoff", None),
-            State::Exited => ("exited", None),
-            State::Failed { .. } => ("failed", None),
-        };
+    fn status_of(&self, at: usize, ways: &[bool]) -> Status {
+        let unit = &self.units[at];
         Status {
             name: unit.name.clone(),
             kind: unit.kind,
-            state,
-            pid,
+            state: unit.word(),
+            pid: unit.pid(),
             restarts: unit.restarts,
             since_ms: unit.since,
             exit: unit.last.as_ref().map(ExitStatus::from),
-            detail: self.detail(unit),
+            detail: match unit.state {
+                State::Waiting if !self.begun => "for the boot to end".to_owned(),
+                State::Waiting => self.waiting(at, ways),
+                _ => unit.detail(),
+            },
         }
     }
 
-    fn detail(&self, unit: &Unit) -> String {
-        let last = || unit.last.as_ref().map(ToString::to_string).unwrap_or_default();
-        match &unit.state {
-            State::Waiting if !self.begun => "for the boot to end".to_owned(),
-            State::Waiting => match self.waits_for(unit, &self.ways()) {
-                Some((other, true)) => match &other.state {
-                    State::Failed { cause } => format!("requires {}: {cause}", other.name),
-                    _ => format!("requires {}", other.name),
-                },
-                Some((other, false)) => format!("after {}", other.name),
-                None => String::new(),
-            },
-            State::Launching | State::Running { .. } => String::new(),
-            State::Starting { .. } => "not ready yet".to_owned(),
-            State::Stopping { killed: false, .. } => "told to stop".to_owned(),
-            State::Stopping { killed: true, .. } => "killed".to_owned(),
-            State::Backoff { .. } | State::Exited => last(),
-            State::Failed { cause } => cause.clone(),
+    /// What a waiting unit waits for.
+    fn waiting(&self, at: usize, ways: &[bool]) -> String {
+        match self.waits_for(at, ways) {
+            Some((other, true)) => {
+                let why = match other.state {
+                    State::Failed { .. }
+                    | State::Broken { .. }
+                    | State::Hung { .. }
+                    | State::Backoff { .. }
+                    | State::Exited { .. } => other.detail(),
+                    _ => String::new(),
+                };
+                match why.as_str() {
+                    "" => format!("requires {}", other.name),
+                    why => format!("requires {}: {why}", other.name),
+                }
+            }
+            Some((other, false)) => format!("after {}", other.name),
+            None => String::new(),
         }
     }
 }

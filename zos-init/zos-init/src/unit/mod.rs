@@ -15,8 +15,13 @@ use zos_host::process::{Capabilities, Namespace, Resource};
 
 mod form;
 mod graph;
+mod resources;
+mod rules;
 mod service;
 mod template;
+
+pub(crate) use resources::Resources;
+pub(crate) use rules::{Backoff, Budget, Liveness, Ready, Restart, Rules};
 
 #[cfg(test)]
 mod tests;
@@ -38,47 +43,18 @@ pub(crate) struct Service {
     pub(crate) devices: Vec<String>,
     /// Unix socket that PID 1 binds and passes as the descriptor named `varlink`.
     pub(crate) socket: Option<String>,
+    /// Its working folder.
+    pub(crate) dir: String,
+    /// Unix socket of its own that answers when it is ready; there is one if its rules say so.
+    pub(crate) ready_socket: Option<String>,
+    /// Program and arguments of its liveness check; empty if its rules know none.
+    pub(crate) check: Vec<String>,
+    /// What is kept of what it prints.
+    pub(crate) log: crate::journal::Rules,
+    /// What its cgroup enforces.
+    pub(crate) cgroup: Resources,
     /// What the supervisor goes by.
     pub(crate) rules: Rules,
-}
-
-/// What the supervisor needs to know of a unit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Rules {
-    /// Units that are tried first; it starts when each is ready, or has failed.
-    pub(crate) after: Vec<String>,
-    /// Units without which it isn't started; each is in `after` too.
-    pub(crate) requires: Vec<String>,
-    /// How it says that it is ready.
-    pub(crate) ready: Ready,
-    /// Milliseconds after which one that isn't ready is started again.
-    pub(crate) ready_timeout: u64,
-    /// When it is started again.
-    pub(crate) restart: Restart,
-    /// Signal that asks it to stop.
-    pub(crate) stop_signal: i32,
-    /// Milliseconds from that signal until its cgroup is killed.
-    pub(crate) stop_timeout: u64,
-}
-
-/// When a unit counts as ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ready {
-    /// As soon as it runs.
-    Started,
-    /// When it writes a newline to the descriptor `ZOS_READY_FD`.
-    Told,
-}
-
-/// When a unit that ended is started again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Restart {
-    /// Always.
-    Always,
-    /// When it ended by a signal or with another code than 0.
-    OnFailure,
-    /// Never.
-    Never,
 }
 
 /// What a transient unit's starter can't choose.

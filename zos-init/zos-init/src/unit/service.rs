@@ -1,11 +1,13 @@
 //! A service's file.
 
 use zos_host::cmdline::nearest;
-use zos_host::process::{Capabilities, signal_number};
+use zos_host::process::Capabilities;
 use zos_host::user;
 
 use super::form::{Form, Value};
-use super::{Problem, Ready, Restart, Rules, Service};
+use super::rules::exec;
+use super::{Problem, Ready, Service, resources, rules};
+use crate::journal::Rules as Log;
 
 pub(super) fn parse(file: &str, name: &str, text: &str) -> Result<Service, Vec<Problem>> {
     let mut form = Form::open(file, text)?;
@@ -18,26 +20,31 @@ pub(super) fn parse(file: &str, name: &str, text: &str) -> Result<Service, Vec<P
             0
         }),
         None => {
-            form.refuse(0, "`user` is missing; write `root` if it must be root".to_owned());
+            let what = "`user` is missing; write `root` if it must be root";
+            form.refuse_as_a_whole(what.to_owned());
             0
         }
     };
-    let requires = names(&mut form, "requires");
-    let mut after = names(&mut form, "after");
-    after.extend(requires.iter().filter(|name| !after.contains(name)).cloned().collect::<Vec<_>>());
-    let socket = absolute(&mut form, "socket");
-    let ready = form.word("ready", &[("none", Ready::Started), ("fd", Ready::Told)]);
-    let ready_timeout = form.millis("ready-timeout");
-    let restart = form.word(
-        "restart",
-        &[
-            ("always", Restart::Always),
-            ("on-failure", Restart::OnFailure),
-            ("never", Restart::Never),
-        ],
-    );
-    let stop_signal = signal(&mut form, "stop-signal");
-    let stop_timeout = form.millis("stop-timeout");
+    let dir = folder(&mut form).unwrap_or_else(|| "/".to_owned());
+    let (_, bound) = socket(&mut form, "socket").unzip();
+    let ready_socket = socket(&mut form, "ready-socket");
+    let (rules, check) = rules::parse(&mut form);
+    match (rules.ready, &ready_socket) {
+        (Ready::Socket, None) => {
+            let what = "`ready` = \"socket\" needs `ready-socket`, the path that it binds";
+            form.refuse_as_a_whole(what.to_owned());
+        }
+        (ready, Some((line, _))) if ready != Ready::Socket => {
+            let what = "`ready-socket` means nothing without `ready` = \"socket\"";
+            form.refuse(*line, what.to_owned());
+        }
+        _ => {}
+    }
+    if rules.drains && bound.is_none() {
+        form.refuse_as_a_whole("`drains` needs a `socket`, where it is asked".to_owned());
+    }
+    let log = log(&mut form);
+    let cgroup = resources::parse(&mut form);
     let mut capabilities = Capabilities::NONE;
     for (line, word) in form.texts("capabilities") {
         match capabilities.with(&word) {
@@ -68,49 +75,26 @@ pub(super) fn parse(file: &str, name: &str, text: &str) -> Result<Service, Vec<P
         user,
         capabilities,
         devices,
-        socket,
-        rules: Rules {
-            after,
-            requires,
-            ready: ready.unwrap_or(Ready::Started),
-            ready_timeout: ready_timeout.unwrap_or(120_000),
-            restart: restart.unwrap_or(Restart::Always),
-            stop_signal,
-            stop_timeout: stop_timeout.unwrap_or(10_000),
-        },
+        socket: bound,
+        dir,
+        ready_socket: ready_socket.map(|(_, path)| path),
+        check,
+        log,
+        cgroup,
+        rules,
     })
 }
 
-/// `exec`, which each unit has; the program is an absolute path.
-pub(super) fn exec(form: &mut Form<'_>) -> Vec<String> {
-    let words = form.texts("exec");
-    match words.first() {
-        None => {
-            form.refuse(0, "`exec` is missing: a list of the program and its arguments".to_owned());
-        }
-        Some((line, program)) if !program.starts_with('/') => {
-            let what = format!("`exec`: {program} is not an absolute path");
-            form.refuse(*line, what);
-        }
-        Some(_) => {}
-    }
-    let (line, words): (Vec<usize>, Vec<String>) = words.into_iter().unzip();
-    if words.iter().any(|word| word.contains('\0')) {
-        form.refuse(line[0], "`exec`: NUL inside".to_owned());
-    }
-    words
-}
-
-/// The stop signal, SIGTERM if nothing is said.
-pub(super) fn signal(form: &mut Form<'_>, key: &'static str) -> i32 {
-    const SIGTERM: i32 = 15;
-    match form.text(key) {
-        None => SIGTERM,
-        Some((line, word)) => signal_number(&word).unwrap_or_else(|| {
-            form.refuse(line, format!("`{key}`: unknown signal {word}"));
-            SIGTERM
-        }),
-    }
+/// `log`: what is kept of what it prints.
+fn log(form: &mut Form<'_>) -> Log {
+    let known = Log::SERVICE;
+    let read = form.within("log", |form| Log {
+        ring: form.bytes("ring").and_then(|n| usize::try_from(n).ok()).unwrap_or(known.ring),
+        console: form.flag("console").unwrap_or(known.console),
+        burst: form.number("burst").unwrap_or(known.burst),
+        rate: form.number("rate").unwrap_or(known.rate),
+    });
+    read.unwrap_or(known)
 }
 
 fn environment(form: &mut Form<'_>) -> std::collections::BTreeMap<String, String> {
@@ -128,14 +112,19 @@ fn environment(form: &mut Form<'_>) -> std::collections::BTreeMap<String, String
     env
 }
 
-fn names(form: &mut Form<'_>, key: &'static str) -> Vec<String> {
-    form.texts(key).into_iter().map(|(_, name)| name).collect()
+/// `dir`: its working folder.
+fn folder(form: &mut Form<'_>) -> Option<String> {
+    let (line, path) = form.text("dir")?;
+    if !path.starts_with('/') || path.contains('\0') {
+        form.refuse(line, format!("`dir`: {path} is not an absolute path"));
+    }
+    Some(path)
 }
 
-fn absolute(form: &mut Form<'_>, key: &'static str) -> Option<String> {
+fn socket(form: &mut Form<'_>, key: &'static str) -> Option<(usize, String)> {
     let (line, path) = form.text(key)?;
     if !path.starts_with('/') || path.contains('\0') || path.len() > 107 {
         form.refuse(line, format!("`{key}`: {path} is not an absolute path of at most 107 bytes"));
     }
-    Some(path)
+    Some((line, path))
 }

@@ -3,11 +3,11 @@
 use zos_host::process::{Namespace, Resource};
 
 use super::form::{Form, Value};
-use super::{Problem, Template, service};
+use super::{Problem, Template, rules};
 
 pub(super) fn parse(file: &str, name: &str, text: &str) -> Result<Template, Vec<Problem>> {
     let mut form = Form::open(file, text)?;
-    let exec = service::exec(&mut form);
+    let exec = rules::exec(&mut form);
     let open_arguments = form.number("open-arguments").unwrap_or(0);
     let mut namespaces = Vec::new();
     for (line, word) in form.texts("namespaces") {
@@ -42,7 +42,7 @@ pub(super) fn parse(file: &str, name: &str, text: &str) -> Result<Template, Vec<
             }
         }
     }
-    let stop_signal = service::signal(&mut form, "stop-signal");
+    let stop_signal = rules::signal(&mut form, "stop-signal");
     let stop_timeout = form.millis("stop-timeout").unwrap_or(20_000);
     let problems = form.close();
     if !problems.is_empty() {
