@@ -70,4 +70,6 @@ impl RawError {
 }
 
 #[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 mod tests;
