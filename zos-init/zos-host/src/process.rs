@@ -150,6 +150,8 @@ pub struct Spawn<'a> {
     pub namespaces: Vec<Namespace>,
     /// Its `/`.
     pub root: Root,
+    /// Its working folder, as it sees it and may enter it; `None`: its parent's.
+    pub dir: Option<CString>,
     /// What it gives up beside capabilities.
     pub sandbox: Sandbox,
 }
@@ -183,6 +185,8 @@ pub enum Step {
     User,
     /// Giving capabilities.
     Capabilities,
+    /// Changing to its working folder.
+    Folder,
     /// no_new_privs.
     NoNewPrivs,
     /// Restricting itself to paths.
@@ -204,6 +208,7 @@ impl fmt::Display for Step {
             Self::BoundingSet => "dropping capabilities",
             Self::User => "changing to its user",
             Self::Capabilities => "giving its capabilities",
+            Self::Folder => "changing to its folder",
             Self::NoNewPrivs => "giving up new privileges",
             Self::Paths => "restricting it to its paths",
             Self::Seccomp => "installing its seccomp profile",
@@ -285,9 +290,10 @@ impl Child {
             6 => Step::BoundingSet,
             7 => Step::User,
             8 => Step::Capabilities,
-            9 => Step::NoNewPrivs,
-            10 => Step::Paths,
-            11 => Step::Seccomp,
+            9 => Step::Folder,
+            10 => Step::NoNewPrivs,
+            11 => Step::Paths,
+            12 => Step::Seccomp,
             _ => Step::Exec,
         };
         let errno = i32::from_ne_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);

@@ -47,6 +47,7 @@ fn run_with(
         limits: vec![(Resource::Files, 64)],
         namespaces: Vec::new(),
         root: Root::Inherited,
+        dir: None,
         sandbox: Sandbox::default(),
     };
     spawn.descriptors.extend(more.iter().map(|(fd, number)| (fd.as_fd(), *number)));
@@ -107,6 +108,17 @@ fn a_service_has_its_user_and_capabilities_only() {
 }
 
 #[test]
+fn it_works_where_it_is_told_to() {
+    if !root() {
+        return;
+    }
+    let ended = run(path("/bin/pwd"), &["pwd"], |spawn| {
+        spawn.dir = Some(c_string("/usr/bin").unwrap());
+    });
+    assert_eq!((ended.exit, ended.output.as_str()), (Exit::Code(0), "/usr/bin\n"));
+}
+
+#[test]
 fn only_named_descriptors_and_its_own_pid_arrive() {
     if !root() {
         return;
@@ -161,6 +173,10 @@ fn what_fails_before_exec_is_told() {
     }
     let ended = run(path("/nothing/here"), &["here"], |_| {});
     assert_eq!((ended.exit, ended.failure), (Exit::Code(127), Some(Step::Exec)));
+    let ended = run(path("/bin/true"), &["true"], |spawn| {
+        spawn.dir = Some(c_string("/nothing").unwrap());
+    });
+    assert_eq!((ended.exit, ended.failure), (Exit::Code(127), Some(Step::Folder)));
     let ended = run(path("/bin/true"), &["true"], |spawn| {
         spawn.namespaces = vec![Namespace::Mount];
         spawn.root = Root::Empty { stage: c_string("/nothing").unwrap(), detach: Vec::new() };

@@ -48,6 +48,7 @@ struct Prepared {
     failure: RawFd,
     limits: Vec<(Resource, [u64; 2])>,
     root: Root,
+    dir: Option<CString>,
     user: u32,
     group: u32,
     capabilities: u64,
@@ -89,6 +90,7 @@ pub(super) fn start(spawn: Spawn<'_>) -> Result<Child> {
         failure: failure_write.as_raw_fd(),
         limits: spawn.limits.iter().map(|(which, limit)| (*which, [*limit; 2])).collect(),
         root: spawn.root,
+        dir: spawn.dir,
         user: spawn.user,
         group: spawn.group,
         capabilities: spawn.capabilities.bits(),
@@ -170,6 +172,10 @@ fn prepare(p: &mut Prepared) -> std::result::Result<(), (Step, i32)> {
         told(Step::Mounts, mounts.enter())?;
     }
     privileges(p)?;
+    if let Some(dir) = &p.dir {
+        // SAFETY: a C string that outlives the call.
+        ok(Step::Folder, unsafe { libc::chdir(dir.as_ptr()) })?;
+    }
     if let Some(entry) = &mut p.listen_pid {
         // SAFETY: getpid touches no memory. (The raw call: a C library may remember its parent's.)
         let pid = unsafe { libc::syscall(libc::SYS_getpid) };

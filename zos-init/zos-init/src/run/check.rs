@@ -42,6 +42,7 @@ impl Node {
             limits: launch::LIMITS.to_vec(),
             namespaces: Vec::new(),
             root: Root::Inherited,
+            dir: Some(c_string(&service.dir)?),
             sandbox: Sandbox::default(),
         }
         .start()?;

@@ -82,6 +82,7 @@ impl Node {
             limits: LIMITS.to_vec(),
             namespaces: Vec::new(),
             root: Root::Inherited,
+            dir: Some(c_string(&service.dir)?),
             sandbox: Sandbox::default(),
         }
         .start()?;
@@ -135,6 +136,7 @@ impl Node {
             limits: template.limits.clone(),
             namespaces: template.namespaces.clone(),
             root,
+            dir: None,
             sandbox: Sandbox::default(),
         }
         .start()?;
