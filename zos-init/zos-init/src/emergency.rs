@@ -9,7 +9,7 @@ use std::time::Duration;
 use zos_host::kmsg::Level;
 use zos_host::power::{self, End};
 
-use crate::log;
+use crate::{evidence, log};
 
 /// How long the reason stands on the console before the reboot, seconds.
 const DELAY: u64 = 10;
@@ -37,6 +37,8 @@ pub(crate) fn reboot(reason: &str) -> ! {
     let delay = if DEV.load(Ordering::Relaxed) { DELAY_DEV } else { DELAY };
     let text = format!("cannot go on: {reason}; rebooting in {delay} s");
     log::line(Level::Emergency, &text);
+    // The next boot shall know: it was no reset.
+    evidence::mark(&format!("died {reason}"));
     // The kernel shows its log on the console unless it was told to be quiet; say it there ourselves.
     if let Ok(mut console) = OpenOptions::new().write(true).open("/dev/console") {
         let _ = console.write_all(format!("\r\nZOS: {text}\r\n").as_bytes());

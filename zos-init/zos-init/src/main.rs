@@ -5,60 +5,40 @@
 //!                                                       ▲ org.zos.Init on /run/zos/init.sock
 //!                                          end ◀─ SIGTERM, ctrl-alt-del, power button, Shutdown
 //! ```
-//! Absent on purpose: an async runtime, threads (but for hashing the image at boot), any knowledge of what
-//! the services do.
+//! Absent on purpose: an async runtime, threads (but for hashing the image at boot, and for the
+//! last steps, which may hang), any knowledge of what the services do.
 #![forbid(unsafe_code)]
 
 use std::path::Path;
 
 mod boot;
+mod by_hand;
 mod control;
 mod emergency;
+mod evidence;
 mod journal;
 mod log;
+mod rescue;
 mod run;
 mod shutdown;
 mod supervise;
 mod unit;
+mod watchdog;
 
 /// Unit files and templates of the image.
 const UNITS: &str = "/etc/zos";
 
-fn main() {
+fn main() -> std::process::ExitCode {
     if std::process::id() != 1 {
-        check_units();
-        return;
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        return by_hand::run(&arguments);
     }
     emergency::catch_panics();
     log::open();
     let boot = boot::Boot::run();
     let units = unit::load(Path::new(UNITS));
     match run::run(boot, units) {
-        Ok(end) => shutdown::finish(end),
+        Ok(ending) => shutdown::finish(ending),
         Err(error) => emergency::reboot(&error.line()),
-    }
-}
-
-/// Started by hand: reads the unit files of a folder and says what is wrong with them.
-fn check_units() {
-    let Some(dir) = std::env::args().nth(1) else {
-        eprintln!("zos-init is the first process of a ZOS node.");
-        eprintln!(
-            "usage elsewhere: zos-init DIR   checks DIR/units/*.toml and DIR/templates/*.toml"
-        );
-        std::process::exit(2);
-    };
-    let units = unit::load(Path::new(&dir));
-    for problem in &units.problems {
-        eprintln!("{problem}");
-    }
-    for service in &units.services {
-        println!("{}: {}", service.name, service.exec.join(" "));
-    }
-    for template in units.templates.values() {
-        println!("template {}: {}", template.name, template.exec.join(" "));
-    }
-    if !units.problems.is_empty() {
-        std::process::exit(1);
     }
 }

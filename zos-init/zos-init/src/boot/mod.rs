@@ -11,6 +11,7 @@ use zos_host::clock;
 use zos_host::cmdline::Settings;
 use zos_host::kmsg::Level;
 
+use crate::evidence::{self, BootReason};
 use crate::log;
 
 mod conf;
@@ -27,6 +28,7 @@ const PHASES: &[(&str, Phase)] = &[
     ("mounts", mounts::early),
     ("command-line", conf::command_line),
     ("log", machine::log),
+    ("evidence", evidence::collect),
     ("manifest", manifest::check),
     ("zos-conf", conf::boot_stick),
     ("cgroups", machine::cgroups),
@@ -43,7 +45,7 @@ pub(crate) struct Boot {
     /// SHA-256 of the manifest, in hex; empty without one.
     pub(crate) image: String,
     /// Why the machine booted, as far as is known.
-    pub(crate) boot_reason: &'static str,
+    pub(crate) boot_reason: BootReason,
     /// How far its clock is to be believed.
     pub(crate) time_quality: TimeQuality,
     /// The farmer's settings.
@@ -92,7 +94,7 @@ impl Boot {
     /// Runs every phase.
     #[must_use]
     pub(crate) fn run() -> Self {
-        let mut boot = Self { boot_reason: "unknown", ..Self::default() };
+        let mut boot = Self::default();
         for (name, phase) in PHASES {
             if let Err(error) = phase(&mut boot) {
                 boot.fault(&format!("boot-{name}"), &error.line());

@@ -41,13 +41,7 @@ pub(super) fn early(boot: &mut Boot) -> Result<()> {
     }
     // CPU microcode, unpacked with the rest of the initramfs: long applied, and 15 MB of memory.
     let _ = std::fs::remove_dir_all("/kernel");
-    std::fs::create_dir_all("/run/zos")
-        .map_err(|e| zos_host::Error::new("create", "/run/zos", e))?;
-    // A record in pstore was left by a kernel that died.
-    if !SysRoot::host().list("/sys/fs/pstore")?.is_empty() {
-        boot.boot_reason = "panic";
-    }
-    Ok(())
+    std::fs::create_dir_all("/run/zos").map_err(|e| zos_host::Error::new("create", "/run/zos", e))
 }
 
 fn one((source, target, fstype, devices, options): &Row) -> Result<()> {
