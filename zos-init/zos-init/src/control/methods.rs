@@ -6,12 +6,14 @@ use serde::Deserialize;
 use serde_json::{Map, json};
 use zos_host::poll::Poll;
 use zos_host::power::End;
+use zos_host::pstore::Crash;
 use zos_host::varlink::{Call, MAX_FDS, Reply, object};
 
 use super::parameters::Parameters;
 use super::server::{Answer, Service};
 use super::stream::{self, Stream};
 use super::{access, interfaces};
+use crate::evidence;
 use crate::run::{Node, RequestError, Start};
 use crate::supervise::Refusal;
 
@@ -170,13 +172,24 @@ fn answer(
             node.shut_down(action.into(), uid)?;
             Map::new()
         }
+        "SetLastEnd" => {
+            let end: Option<Action> = given.take_or_default("end")?;
+            given.end()?;
+            node.boot.set_last_end(end.map(End::from));
+            Map::new()
+        }
         "ListCrashes" => {
             given.end()?;
-            object(&json!({ "crashes": [] }))
+            object(&json!({ "crashes": crashes() }))
         }
         _ => return Ok(Answer::Reply(interfaces::method_not_found(call))),
     };
     Ok(Answer::Reply(Reply::ok(reply)))
+}
+
+fn crashes() -> Vec<serde_json::Value> {
+    let shown = |crash: &Crash| json!({ "name": crash.name, "text": crash.text });
+    evidence::crashes().iter().map(shown).collect()
 }
 
 fn describe(node: &Node) -> Map<String, serde_json::Value> {
@@ -185,6 +198,8 @@ fn describe(node: &Node) -> Map<String, serde_json::Value> {
         "version": env!("CARGO_PKG_VERSION"),
         "image": boot.image,
         "boot_reason": boot.boot_reason,
+        "ending": node.supervisor.ending().map(evidence::name),
+        "watchdog": node.watchdog(),
         "time_quality": boot.time_quality,
         "settings": boot.settings.values(),
         "phases": boot.phases,

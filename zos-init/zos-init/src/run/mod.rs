@@ -20,19 +20,22 @@ use zos_host::poll::{Interest, Poll, Signals, Timer};
 use zos_host::power::{self, End};
 use zos_host::process::{self, Child, CoreGroup};
 use zos_host::varlink::Connection;
-use zos_host::{Context, Error, Result, SysRoot, block::Uevents, clock, entropy, evdev};
+use zos_host::{Context, Result, SysRoot, block::Uevents, clock, entropy, evdev};
 
 use crate::boot::Boot;
 use crate::control;
 use crate::journal::Journal;
 use crate::log;
+use crate::rescue::Rescue;
 use crate::supervise::{Action, Ended, Event, Happened, Millis, Supervisor, UnitId};
 use crate::unit::{Service, Template, Units};
+use crate::watchdog::Guard;
 use output::Output;
 pub(crate) use request::{RequestError, Start};
 use tidy::Leaving;
 pub(crate) use token::Token;
 
+mod care;
 mod check;
 mod drain;
 mod launch;
@@ -80,6 +83,8 @@ pub(crate) struct Ending {
     pub(crate) end: End,
     /// Units that would not stop, by name.
     pub(crate) hung: Vec<String>,
+    /// The watchdog, armed.
+    pub(crate) guard: Option<Guard>,
 }
 
 /// Everything that PID 1 holds while the node runs.
@@ -102,6 +107,8 @@ pub(crate) struct Node {
     cores: Option<CoreGroup>,
     null: File,
     poll: Poll,
+    watchdog: Option<Guard>,
+    rescue: Rescue,
     finish: Option<Ending>,
     settled: bool,
     /// Counts changes of units, so that who watches them knows whether something is new.
@@ -126,6 +133,7 @@ pub(crate) fn run(boot: Boot, units: Units) -> Result<Ending> {
 
     let mut node = Node::new(boot, units, poll)?;
     node.find_buttons();
+    node.begin_care();
     node.boot.end_phase("loop");
     node.event(Event::Begin);
     loop {
@@ -136,6 +144,7 @@ pub(crate) fn run(boot: Boot, units: Units) -> Result<Ending> {
             node.settled = true;
             node.boot.end_phase("services");
         }
+        node.care();
         control.tell(&node);
         timer.set(node.next_time())?;
         for happened in node.poll.wait()? {
@@ -193,15 +202,14 @@ impl Node {
                 .open("/dev/null")
                 .during("open", "/dev/null")?,
             poll,
+            watchdog: None,
+            rescue: Rescue::new(None),
             finish: None,
             settled: false,
             changes: 0,
         };
         for problem in &units.problems {
             node.boot.fault("unit", &problem.to_string());
-        }
-        if units.services.is_empty() {
-            return Err(Error::invalid("load", "units", "there is no service to start"));
         }
         let now = clock::boottime_millis();
         for service in units.services {
@@ -270,7 +278,9 @@ impl Node {
                         actions.extend(self.supervisor.handle(clock::boottime_millis(), event));
                     }
                 }
-                Action::Finish { end, hung } => self.finish = Some(Ending { end, hung }),
+                Action::Finish { end, hung } => {
+                    self.finish = Some(Ending { end, hung, guard: self.watchdog.take() });
+                }
             }
         }
     }
@@ -361,7 +371,8 @@ impl Node {
 
     /// When the timer is to ring.
     fn next_time(&self) -> Option<Millis> {
-        self.supervisor.next_time().into_iter().chain(self.leaving.due()).min()
+        let due = [self.supervisor.next_time(), self.leaving.due(), self.care_due()];
+        due.into_iter().flatten().min()
     }
 
     pub(crate) fn poll(&self) -> &Poll {

@@ -48,6 +48,10 @@ enum Stage {
 }
 
 impl Down {
+    pub(super) fn end(&self) -> End {
+        self.end
+    }
+
     pub(super) fn due(&self) -> Option<Millis> {
         match self.stage {
             Stage::Drain { until } => Some(until.min(self.by)),

@@ -30,6 +30,7 @@ use zos_host::power::End;
 use crate::unit::Rules;
 
 mod budget;
+mod care;
 mod down;
 mod hand;
 mod life;
@@ -38,6 +39,7 @@ mod status;
 mod watch;
 mod words;
 
+pub(crate) use care::Services;
 pub(crate) use hand::{Declared, Reloaded};
 use life::{State, Unit};
 pub(crate) use status::{ExitStatus, Happened, Kind, Status};
@@ -283,15 +285,6 @@ impl Supervisor {
             unit.is_over() || matches!(unit.state, State::Running { .. } | State::Hung { .. })
         };
         self.units.iter().filter(|unit| unit.kind == Kind::Service).all(settled)
-    }
-
-    /// No unit with a watchdog of its own has been given up or hangs. (A corrupt program stays corrupt: to boot
-    /// again for it would never end.)
-    #[must_use]
-    pub(crate) fn healthy(&self) -> bool {
-        let given_up =
-            |unit: &Unit| matches!(unit.state, State::Failed { .. } | State::Hung { .. });
-        !self.units.iter().any(|unit| unit.rules.watchdog.is_some() && given_up(unit))
     }
 
     fn add(&mut self, now: Millis, name: &str, kind: Kind, rules: Rules, state: State) -> UnitId {
