@@ -25,6 +25,8 @@ const ITSELF: &[i64] = &[
     SYS_rt_sigprocmask,
     SYS_rt_sigreturn,
     SYS_rt_sigtimedwait,
+    SYS_rt_sigsuspend,
+    SYS_rt_sigpending,
     SYS_sigaltstack,
     SYS_kill,
     SYS_tgkill,
