@@ -12,14 +12,15 @@
 pub mod capacity;
 pub mod inventory;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use zos_api::local::capacity::{INTERFACE, Measure, Measured};
 use zos_api::local::storage::{ListPools, Settle};
-use zos_daemon::{Bus, Call, CallError, Daemon, FaultBoard, Router};
+use zos_daemon::{Bus, Call, CallError, Daemon, FaultBoard, Metrics, Owner, Router, View};
 use zos_host::SysRoot;
 use zos_types::machine::Pool;
-use zos_types::{Fault, cloud};
+use zos_types::{Capacity, Fault, cloud};
 
 pub use capacity::capacity;
 pub use inventory::{Inventory, measure};
@@ -35,15 +36,33 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
 /// The same for the machine below a root path: for a simulated one.
 pub async fn run_on(daemon: Daemon, root: SysRoot) -> anyhow::Result<()> {
     let (bus, faults) = (daemon.bus.clone(), daemon.faults.clone());
+    let last = Owner::new(None::<Capacity>);
+    count(&daemon.metrics, last.view());
+    let last = Arc::new(last);
     let measured = move |_: Call, _: Measure| {
         let (bus, faults, root) = (bus.clone(), faults.clone(), root.clone());
+        let last = Arc::clone(&last);
         async move {
             let pools = pools(&bus).await?;
-            Ok(answer(&root, &pools, &faults))
+            let measured = answer(&root, &pools, &faults);
+            last.set(Some(measured.capacity));
+            Ok(measured)
         }
     };
     daemon.serve(Router::new(&INTERFACE).on(measured)).await?;
     Ok(())
+}
+
+/// What was measured last, in threads, bytes and addresses.
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 bytes")]
+fn count(metrics: &Metrics, last: View<Option<Capacity>>) {
+    metrics.measure("capacity", "What the node has, as measured last", move || {
+        let Some(capacity) = Option::clone(&last.now()) else { return Vec::new() };
+        let Capacity { cru, mru, sru, hru, ipv4 } = capacity;
+        let amounts = [("cru", cru), ("mru", mru), ("sru", sru), ("hru", hru), ("ipv4", ipv4)];
+        let labels = |kind: &str| vec![("resource", kind.to_owned())];
+        amounts.map(|(kind, amount)| (labels(kind), amount.total as f64)).to_vec()
+    });
 }
 
 /// The pools, once the disks have settled: before that none is known, which is not the same as none.

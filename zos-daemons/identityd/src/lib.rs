@@ -15,25 +15,20 @@ pub mod seal;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use ed25519_dalek::SigningKey;
-use tokio::sync::watch;
 use zeroize::Zeroizing;
 use zos_api::local::identity::{
     Certificate, CertifyTls, Describe, INTERFACE, Identity, Seal, Secret, Unseal,
 };
 use zos_api::local::storage::{SetIdentity, Settle, Settled};
-use zos_daemon::{Bus, Call, CallError, Daemon, FaultBoard, Router};
+use zos_daemon::{Call, CallError, Daemon, FaultBoard, Owner, Router, View};
 use zos_types::{Fault, NodeId};
 
 use crate::identity::Choice;
 use crate::seal::Sealer;
-
-/// Between two attempts to reach storaged.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// The node's identity in use. The key is wiped when this is dropped.
 pub struct Node {
@@ -56,45 +51,25 @@ impl std::fmt::Debug for Node {
     }
 }
 
-type Known = watch::Receiver<Option<Arc<Node>>>;
+type Known = View<Option<Arc<Node>>>;
 
 /// The daemon's life.
 pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
-    let (tell, known) = watch::channel(None);
+    let owner = Owner::new(None::<Arc<Node>>);
+    let known = owner.view();
     let (bus, faults) = (daemon.bus.clone(), daemon.faults.clone());
-    tokio::spawn(async move {
-        let settled = settle(&bus).await;
+    daemon.shutdown.spawn(async move {
+        let settled = bus.insist(|| Settle {}).await;
         let node = Arc::new(load(&settled, &faults));
-        tracing::info!(
-            "the node is {}{}",
-            node.id,
-            if node.ephemeral { ", for this boot" } else { "" }
-        );
-        tell.send_replace(Some(Arc::clone(&node)));
-        introduce(&bus, &node).await;
-        // Keeps the channel open for as long as the daemon lives.
-        tell.closed().await;
+        let lasts = if node.ephemeral { ", for this boot" } else { "" };
+        tracing::info!("the node is {}{lasts}", node.id);
+        owner.put(Some(Arc::clone(&node)));
+        bus.insist(|| SetIdentity { node: node.id, ephemeral: node.ephemeral }).await;
+        // The fact keeps its owner for as long as somebody may ask for it.
+        owner.unread().await;
     });
     daemon.serve(router(known)).await?;
     Ok(())
-}
-
-async fn settle(bus: &Bus) -> Settled {
-    loop {
-        match bus.call(Settle {}).await {
-            Ok(settled) => return settled,
-            Err(error) => tracing::warn!("ask storaged where the state lies: {error}"),
-        }
-        tokio::time::sleep(RETRY).await;
-    }
-}
-
-async fn introduce(bus: &Bus, node: &Node) {
-    while let Err(error) = bus.call(SetIdentity { node: node.id, ephemeral: node.ephemeral }).await
-    {
-        tracing::warn!("tell storaged who the node is: {error}");
-        tokio::time::sleep(RETRY).await;
-    }
 }
 
 /// Loads or makes the key, whatever it takes: a node without any identity could not even say what
@@ -138,7 +113,7 @@ pub fn router(known: Known) -> Router {
     let describe = move |_: Call, _: Describe| {
         let known = with.clone();
         async move {
-            let node = wait(known).await?;
+            let node = known.find().await?;
             Ok(Identity { node: node.id, ephemeral: node.ephemeral })
         }
     };
@@ -146,7 +121,7 @@ pub fn router(known: Known) -> Router {
     let certify = move |_: Call, request: CertifyTls| {
         let known = with.clone();
         async move {
-            let node = wait(known).await?;
+            let node = known.find().await?;
             let spki = decode("spki", &request.spki)?;
             let der = certificate::certify(&node.key, &spki).map_err(|error| match error {
                 certificate::CertificateError::Key => CallError::invalid(error.to_string()),
@@ -159,7 +134,7 @@ pub fn router(known: Known) -> Router {
     let seal = move |_: Call, request: Seal| {
         let known = with.clone();
         async move {
-            let node = wait(known).await?;
+            let node = known.find().await?;
             let secret = decode("data", &request.data)?;
             let sealed =
                 node.sealer.seal(&request.context, &secret).map_err(|error| refuse(&error))?;
@@ -169,7 +144,7 @@ pub fn router(known: Known) -> Router {
     let unseal = move |_: Call, request: Unseal| {
         let known = known.clone();
         async move {
-            let node = wait(known).await?;
+            let node = known.find().await?;
             let sealed = decode("data", &request.data)?;
             let secret =
                 node.sealer.unseal(&request.context, &sealed).map_err(|error| refuse(&error))?;
@@ -177,12 +152,6 @@ pub fn router(known: Known) -> Router {
         }
     };
     Router::new(&INTERFACE).on(describe).on(certify).on(seal).on(unseal)
-}
-
-async fn wait(mut known: Known) -> Result<Arc<Node>, CallError> {
-    let node = known.wait_for(Option::is_some).await;
-    let node = node.map_err(|_| CallError::busy("identityd is going down"))?;
-    Ok(Arc::clone(node.as_ref().expect("waited for it")))
 }
 
 fn decode(field: &str, text: &str) -> Result<Zeroizing<Vec<u8>>, CallError> {

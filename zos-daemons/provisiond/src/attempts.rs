@@ -1,6 +1,9 @@
 //! Which steps are under way, which failed, and when they are due again. Time is passed in.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use zos_daemon::Backoff;
 
 use crate::plan::{Key, Step};
 
@@ -9,8 +12,9 @@ pub type Millis = u64;
 
 /// The most steps at once.
 const AT_ONCE: usize = 8;
-/// The longest pause between two tries.
-const LONGEST: Millis = 60_000;
+/// Between two tries of the same step.
+const BACKOFF: Backoff =
+    Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(60) };
 
 /// A step that failed.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,9 +55,13 @@ impl Attempts {
             Ok(()) => drop(self.trouble.remove(key)),
             Err(detail) => {
                 let failures = self.trouble.get(key).map_or(0, |trouble| trouble.failures);
-                let pause = (1000u64 << failures.min(20)).min(LONGEST);
                 let failures = failures.saturating_add(1);
-                self.trouble.insert(key.clone(), Trouble { failures, at: now + pause, detail });
+                let pause = Millis::try_from(BACKOFF.pause(failures).as_millis());
+                let pause = pause.unwrap_or(Millis::MAX);
+                self.trouble.insert(
+                    key.clone(),
+                    Trouble { failures, at: now.saturating_add(pause), detail },
+                );
             }
         }
     }

@@ -15,13 +15,14 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Mutex;
 use zos_api::local::capacity::Measure;
 use zos_api::local::provision::{Deleted, Deployments, Evidence, Put, PutReply, UsageReply};
 use zos_api::local::storage::{ListPools, ListVolumes, Volume};
 use zos_api::local::vm::List as ListVms;
 use zos_api::local::{CallError, Change};
-use zos_daemon::{Bus, FaultBoard};
+use zos_daemon::store::StoreError;
+use zos_daemon::{Backoff, Bus, FaultBoard, Outcome, Pace, Reconciler, Wake};
 use zos_types::capacity::Resources;
 use zos_types::deployment::Class;
 use zos_types::status::DeploymentStatus;
@@ -34,10 +35,12 @@ use crate::plan::{Desired, Key, Step, plan};
 use crate::status::{History, Now, Seen, View};
 use crate::{kept, steps};
 
-/// Between two rounds while something is to be done.
-const SOON: Duration = Duration::from_secs(1);
-/// Between two rounds while all is as it is wanted.
-const LATER: Duration = Duration::from_secs(10);
+/// Between two rounds: while all is as it is wanted, while something is to be done, after failures.
+pub const PACE: Pace = Pace {
+    every: Duration::from_secs(10),
+    soon: Duration::from_secs(1),
+    backoff: Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(10) },
+};
 /// How long others may take to tell what they have.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -45,7 +48,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Brain {
     state: Mutex<State>,
-    wake: Notify,
+    wake: Wake,
     bus: Bus,
     faults: FaultBoard,
     start: Instant,
@@ -103,7 +106,7 @@ impl Brain {
             history: History::default(),
             ends: 0,
         };
-        let (state, wake) = (Mutex::new(state), Notify::new());
+        let (state, wake) = (Mutex::new(state), Wake::default());
         Self { state, wake, bus, faults, start: Instant::now() }
     }
 
@@ -172,7 +175,7 @@ impl Brain {
 
     fn changed(&self, state: &mut State, owner: &Owner) {
         state.attempts.forgive(|(twin, name)| *twin == owner.0 && name.deployment == owner.1);
-        self.wake.notify_one();
+        self.wake.up();
     }
 
     /// One deployment as it is.
@@ -240,27 +243,32 @@ impl Brain {
         }
     }
 
-    /// Brings what is there to what is wanted, for ever.
-    pub async fn reconcile(self: Arc<Self>) {
-        loop {
-            self.observe().await;
-            let pending = self.round().await;
-            let pause = if pending { SOON } else { LATER };
-            let _ = tokio::time::timeout(pause, self.wake.notified()).await;
-        }
+    /// Brings what is there to what is wanted, until the way down begins.
+    pub async fn reconcile(self: Arc<Self>, keeping: Reconciler) {
+        let wake = self.wake.clone();
+        let step = || {
+            let brain = Arc::clone(&self);
+            async move {
+                brain.observe().await;
+                brain.round().await.map_err(|error| CallError::failed(&error))
+            }
+        };
+        keeping.run(wake, step).await;
     }
 
-    /// One round; whether something is still to be done.
-    async fn round(self: &Arc<Self>) -> bool {
+    /// How many deployments there are; none while something is being decided.
+    pub fn deployments(&self) -> Option<usize> {
+        self.state.try_lock().ok().map(|state| state.book.current().count())
+    }
+
+    /// One round.
+    async fn round(self: &Arc<Self>) -> Result<Outcome, StoreError> {
         let mut state = self.state.lock().await;
-        let Some(actual) = state.seen.actual() else { return true };
+        let Some(actual) = state.seen.actual() else { return Ok(Outcome::Pending) };
         let desired = state.book.desired();
         let made: Vec<Key> =
             desired.volumes.keys().filter(|key| actual.volumes.contains(key)).cloned().collect();
-        if let Err(error) = state.book.note_made(&made) {
-            tracing::error!("{}", CallError::failed(&error));
-            return true;
-        }
+        state.book.note_made(&made)?;
         let orphans: Vec<String> =
             state.orphans(&desired).iter().map(|v| format!("{} of {}", v.name, v.twin)).collect();
         let orphans = (!orphans.is_empty()).then(|| {
@@ -283,7 +291,7 @@ impl Brain {
                 brain.ended(&step, result).await;
             });
         }
-        pending
+        Ok(if pending { Outcome::Pending } else { Outcome::Settled })
     }
 
     async fn ended(&self, step: &Step, result: Result<Option<Volume>, CallError>) {
@@ -299,7 +307,7 @@ impl Brain {
         }
         state.attempts.end(self.millis(), step.key(), result);
         drop(state);
-        self.wake.notify_one();
+        self.wake.up();
     }
 }
 

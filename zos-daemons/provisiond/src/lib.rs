@@ -22,58 +22,67 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use zos_api::local::provision::{Delete, Get, INTERFACE, List, Put, Usage};
 use zos_api::local::storage::Settle;
-use zos_daemon::{Bus, Call, CallError, Daemon, FaultBoard, Router};
+use zos_daemon::metrics::Labels;
+use zos_daemon::{
+    Bus, Call, CallError, Daemon, FaultBoard, Metrics, Owner, Reconciler, Router, View,
+};
 use zos_types::Fault;
 
 use crate::book::Book;
 use crate::brain::Brain;
 
-/// Between two tries to open the book.
-const RETRY: Duration = Duration::from_secs(5);
 /// How long a call waits for the book.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-type Known = watch::Receiver<Option<Arc<Brain>>>;
+/// The brain, once its book is open.
+pub type Known = View<Option<Arc<Brain>>>;
 
 /// The daemon's life.
 pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
-    let (tell, known) = watch::channel(None);
+    let owner = Owner::new(None::<Arc<Brain>>);
+    let known = owner.view();
+    count(&daemon.metrics, known.clone());
+    let opening = Reconciler::new(&daemon, "open", brain::PACE).shows("provision.state", 1);
+    let keeping = Reconciler::new(&daemon, "deployments", brain::PACE);
     let (bus, faults) = (daemon.bus.clone(), daemon.faults.clone());
-    tokio::spawn(async move {
-        let brain = Arc::new(open(bus, faults).await);
-        tell.send_replace(Some(Arc::clone(&brain)));
-        brain.reconcile().await;
+    daemon.shutdown.spawn(async move {
+        let brain = Arc::new(open(&bus, &faults, opening).await);
+        owner.put(Some(Arc::clone(&brain)));
+        brain.reconcile(keeping).await;
     });
     daemon.serve(router(known)).await?;
     Ok(())
 }
 
 /// Opens the book where the state lies. A book that can't be opened is never replaced.
-async fn open(bus: Bus, faults: FaultBoard) -> Brain {
-    loop {
-        match bus.call(Settle {}).await {
-            Err(error) => tracing::warn!("ask storaged where the state lies: {error}"),
-            Ok(settled) => match Book::open(&Path::new(&settled.path).join("provision")) {
-                Err(error) => {
-                    let detail = format!("no deployment runs: {}", CallError::failed(&error));
-                    faults.raise(Fault::new("provision.state", detail));
-                }
-                Ok((book, unreadable)) => {
-                    faults.clear("provision.state");
-                    faults.replace("provision.unreadable:", unreadable);
-                    if !settled.durable {
-                        let detail = "no disk keeps deployments: they are lost with the next boot";
-                        faults.raise(Fault::new("provision.ephemeral", detail));
-                    }
-                    return Brain::new(book, bus, faults);
-                }
-            },
-        }
-        tokio::time::sleep(RETRY).await;
+async fn open(bus: &Bus, faults: &FaultBoard, opening: Reconciler) -> Brain {
+    let settled = bus.insist(|| Settle {}).await;
+    let folder = Path::new(&settled.path).join("provision");
+    let (book, unreadable) = opening
+        .until(|| {
+            let opened = Book::open(&folder);
+            let words = |error| format!("no deployment runs: {}", CallError::failed(&error));
+            std::future::ready(opened.map_err(words))
+        })
+        .await;
+    faults.replace("provision.unreadable:", unreadable);
+    if !settled.durable {
+        let detail = "no disk keeps deployments: they are lost with the next boot";
+        faults.raise(Fault::new("provision.ephemeral", detail));
     }
+    Brain::new(book, bus.clone(), faults.clone())
+}
+
+/// What twins have asked for.
+#[expect(clippy::cast_precision_loss, reason = "some thousands")]
+fn count(metrics: &Metrics, known: Known) {
+    metrics.measure("deployments", "Deployments kept", move || {
+        let brain = Option::clone(&known.now());
+        let kept = brain.and_then(|brain| brain.deployments());
+        kept.map(|count| (Labels::new(), count as f64)).into_iter().collect()
+    });
 }
 
 /// The daemon's answers. Each waits a while for the book.
@@ -105,9 +114,7 @@ pub fn router(known: Known) -> Router {
     Router::new(&INTERFACE).on(put).on(get).on(list).on(delete).on(usage)
 }
 
-async fn wait(mut known: Known) -> Result<Arc<Brain>, CallError> {
+async fn wait(known: Known) -> Result<Arc<Brain>, CallError> {
     let late = || CallError::busy("the node has not opened its book of deployments yet");
-    let brain = tokio::time::timeout(PATIENCE, known.wait_for(Option::is_some)).await;
-    let brain = brain.map_err(|_| late())?.map_err(|_| late())?;
-    brain.as_ref().map(Arc::clone).ok_or_else(late)
+    Ok(tokio::time::timeout(PATIENCE, known.find()).await.map_err(|_| late())??)
 }

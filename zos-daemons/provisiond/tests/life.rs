@@ -10,7 +10,6 @@ use base64::prelude::BASE64_STANDARD;
 use provisiond::book::Book;
 use provisiond::brain::Brain;
 use tokio::net::UnixListener;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use zos_api::local::capacity::{self, Measure, Measured};
 use zos_api::local::provision::{Delete, Evidence, Get, List, Put, PutReply, Usage};
@@ -19,7 +18,7 @@ use zos_api::local::storage::{
 };
 use zos_api::local::vm::{self, Ensure, Ensured, Remove, VmStatus, Vms};
 use zos_api::local::{CallError, Change, Done};
-use zos_daemon::{Bus, Call, FaultBoard, Router};
+use zos_daemon::{Bus, Call, Daemon, FaultBoard, Owner, Reconciler, Router, Settings};
 use zos_types::deployment::Class;
 use zos_types::machine::Pool;
 use zos_types::status::State;
@@ -170,13 +169,16 @@ impl Node {
         let socket = self.folder.path().join("provision.sock");
         let _ = std::fs::remove_file(&socket);
         let listener = UnixListener::bind(socket).unwrap();
-        let (tell, known) = watch::channel(Some(Arc::clone(&brain)));
+        let owner = Owner::new(Some(Arc::clone(&brain)));
+        let known = owner.view();
+        let daemon = Daemon::simulated("provisiond", Settings::default(), self.bus.clone(), None);
+        let keeping = Reconciler::new(&daemon, "deployments", provisiond::brain::PACE);
         self.provisiond = vec![
             tokio::spawn(async move {
                 provisiond::router(known).simulate(listener).await;
-                drop(tell);
+                drop(owner);
             }),
-            tokio::spawn(brain.reconcile()),
+            tokio::spawn(brain.reconcile(keeping)),
         ];
     }
 

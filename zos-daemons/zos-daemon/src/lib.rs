@@ -33,6 +33,7 @@ pub mod store;
 pub use backoff::Backoff;
 pub use bus::{Bus, Call, Router, Sink, Watch};
 pub use faults::FaultBoard;
+pub use log::log_to;
 pub use metrics::Metrics;
 use ready::Ready;
 pub use reconcile::{Outcome, Pace, Reconciler, Wake};

@@ -41,6 +41,14 @@ pub(crate) fn start(verbosity: Verbosity, lines: LogLines) {
     let _ = tracing::subscriber::set_global_default(Log { verbosity, lines, write });
 }
 
+/// The same for a process of many simulated daemons: each line goes to `write`, on the thread that
+/// logged it.
+pub fn log_to(debug: bool, write: impl Fn(&[u8]) -> std::io::Result<()> + Send + Sync + 'static) {
+    let verbosity = Verbosity(if debug { Level::DEBUG } else { Level::INFO });
+    let lines = LogLines::default();
+    let _ = tracing::subscriber::set_global_default(Log { verbosity, lines, write });
+}
+
 /// A line behind its level prefix.
 pub(crate) fn line(priority: u8, message: &str, target: &str, fields: &[(&str, Value)]) -> String {
     let (message, target) = (Value::from(message), Value::from(target));

@@ -59,6 +59,7 @@ pub struct Reconciler {
     name: &'static str,
     pace: Pace,
     fault: String,
+    shown: u32,
     failures: u32,
     said: String,
     faults: FaultBoard,
@@ -73,6 +74,7 @@ impl Reconciler {
             name,
             pace,
             fault: format!("{}.failing:{name}", daemon.noun()),
+            shown: SHOWN,
             failures: 0,
             said: String::new(),
             faults: daemon.faults.clone(),
@@ -81,12 +83,38 @@ impl Reconciler {
         }
     }
 
+    /// Shows another fault than that, and from so many failures in a row on.
+    #[must_use]
+    pub fn shows(mut self, fault: &str, from: u32) -> Self {
+        (self.fault, self.shown) = (fault.to_owned(), from);
+        self
+    }
+
+    /// Tries until it succeeds once, with the same backoff, fault and metrics.
+    pub async fn until<T, E: Display, F>(mut self, mut attempt: impl FnMut() -> F) -> T
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        loop {
+            let begun = Instant::now();
+            let (done, result) = match attempt().await {
+                Ok(done) => (Some(done), Ok(Outcome::Settled)),
+                Err(error) => (None, Err(error)),
+            };
+            self.loops.ended(self.name, done.is_some(), begun.elapsed());
+            let pause = self.judge(result);
+            if let Some(done) = done {
+                return done;
+            }
+            sleep(pause).await;
+        }
+    }
+
     /// Runs until the way down begins. The first step is now.
-    pub async fn run<E: Display>(
-        mut self,
-        wake: Wake,
-        mut step: impl AsyncFnMut() -> Result<Outcome, E>,
-    ) {
+    pub async fn run<E: Display, F>(mut self, wake: Wake, mut step: impl FnMut() -> F)
+    where
+        F: Future<Output = Result<Outcome, E>>,
+    {
         let (shutdown, mut calls) = (self.shutdown.clone(), wake.0.subscribe());
         while !shutdown.has_begun() {
             // This step sees whatever was called for up to now.
@@ -120,7 +148,7 @@ impl Reconciler {
         if self.said != error {
             tracing::warn!(failures = self.failures, "{}: {error}", self.name);
         }
-        if self.failures >= SHOWN {
+        if self.failures >= self.shown {
             self.faults.raise(Fault::new(&self.fault, &error));
         }
         self.said = error;
@@ -164,10 +192,11 @@ mod tests {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (noted, outcomes) = (Arc::clone(&seen), outcomes.to_vec());
         let start = tokio::time::Instant::now();
-        let looped = Reconciler::new(&daemon, "things", PACE).run(wake.clone(), async move || {
+        let looped = Reconciler::new(&daemon, "things", PACE).run(wake.clone(), move || {
             let mut noted = noted.lock().unwrap();
             noted.push(start.elapsed().as_secs());
-            outcomes.get(noted.len() - 1).copied().unwrap_or(Ok(Outcome::Settled))
+            let outcome = outcomes.get(noted.len() - 1).copied();
+            std::future::ready(outcome.unwrap_or(Ok(Outcome::Settled)))
         });
         let task = daemon.shutdown.spawn_to_end(looped);
         for at in wakes {
@@ -222,17 +251,32 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_attempt_is_made_until_it_succeeds_and_shown_meanwhile() {
+        let (daemon, start) = (daemon(), tokio::time::Instant::now());
+        let opening = Reconciler::new(&daemon, "open", PACE).shows("test.state", 1);
+        let (faults, mut left) = (daemon.faults.clone(), 3);
+        let done = opening.until(move || {
+            left -= 1;
+            let shown = faults.list().len();
+            std::future::ready(if left == 0 { Ok((7, shown)) } else { Err("not yet") })
+        });
+        assert_eq!(done.await, (7, 1));
+        assert!(daemon.faults.list().is_empty());
+        assert!((4..=6).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_loop_is_counted() {
         let daemon = daemon();
         let looped = Reconciler::new(&daemon, "things", PACE);
         let shutdown = daemon.shutdown.clone();
         let mut left = 3;
-        let step = async || {
+        let step = || {
             left -= 1;
             if left == 0 {
                 shutdown.begin();
             }
-            if left == 2 { Err("no") } else { Ok(Outcome::Settled) }
+            std::future::ready(if left == 2 { Err("no") } else { Ok(Outcome::Settled) })
         };
         looped.run(Wake::default(), step).await;
         let text = daemon.metrics.text();

@@ -80,6 +80,41 @@ impl Bus {
         }
     }
 
+    /// Watches for ever: a stream that breaks or ends is asked for again. Ends when `take` says that
+    /// it takes no more.
+    pub async fn follow<M: Method, F>(
+        &self,
+        method: impl Fn() -> M,
+        mut take: impl FnMut(M::Reply) -> F,
+    ) where
+        F: Future<Output = bool>,
+    {
+        let (mut failures, mut said) = (0, None);
+        loop {
+            let error = match self.watch(method()).await {
+                Err(error) => error,
+                Ok(mut watch) => loop {
+                    match watch.next().await {
+                        Some(Ok(value)) => {
+                            (failures, said) = (0, None);
+                            if !take(value).await {
+                                return;
+                            }
+                        }
+                        Some(Err(error)) => break error,
+                        None => break CallError::busy("the stream has ended"),
+                    }
+                },
+            };
+            if said.as_ref() != Some(&error) {
+                tracing::warn!("{}: {error}; it is watched again", M::NAME);
+            }
+            said = Some(error);
+            failures += 1;
+            tokio::time::sleep(Backoff::default().jittered(failures)).await;
+        }
+    }
+
     async fn exchange<M: Method>(
         &self,
         socket: &str,

@@ -111,3 +111,40 @@ fn unknown_errors_are_kept_in_words() {
     let CallError::Failed { detail } = CallError::from(raw) else { panic!() };
     assert_eq!(detail, r#"org.other.Bad {"x":1}"#);
 }
+
+/// The other daemon ends and is started again while somebody insists, and while somebody follows.
+#[tokio::test(start_paused = true)]
+async fn who_insists_is_answered_by_a_later_life() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("capacity.sock");
+    let bus = Bus::at(dir.path());
+    let answered = tokio::spawn({
+        let bus = bus.clone();
+        async move { bus.insist(|| capacity::Measure {}).await.processor }
+    });
+    let followed = tokio::spawn(async move {
+        let mut seen = Vec::new();
+        let take = |measured: capacity::Measured| {
+            seen.push(measured.processor);
+            std::future::ready(seen.len() < 4)
+        };
+        bus.follow(|| capacity::Measure {}, take).await;
+        seen
+    });
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    let listener = UnixListener::bind(path).unwrap();
+    let router = Router::new(&capacity::INTERFACE).on_stream(
+        async |_: Call, _: capacity::Measure, out: Sink<capacity::Measured>| {
+            let measured = |name: &str| capacity::Measured {
+                processor: name.into(),
+                capacity: Default::default(),
+                offered: Default::default(),
+            };
+            out.send(measured("one")).await?;
+            Ok(measured("two"))
+        },
+    );
+    tokio::spawn(router.simulate(listener));
+    assert_eq!(answered.await.unwrap(), "one");
+    assert_eq!(followed.await.unwrap(), ["one", "two", "one", "two"]);
+}
