@@ -106,6 +106,9 @@ fn makes_a_call() {
     println!("answer: {}", if done == -1 { -i64::from(error) } else { 0 });
 }
 
+/// Profile, call, its arguments, its end.
+type Row = (Profile, i64, [i64; 3], (Exit, Option<i64>));
+
 /// Makes a system call in a profile: its exit and, if it came back, 0 or minus its error.
 fn calling(profile: Profile, call: i64, arguments: [i64; 3]) -> (Exit, Option<i64>) {
     let [a, b, c] = arguments;
@@ -130,7 +133,7 @@ fn what_is_hostile_kills_and_what_is_not_listed_fails() {
     let killed = (Exit::Signal(SIGSYS), None);
     let answered = |answer: i32| (Exit::Code(0), Some(i64::from(answer)));
     let newuser = i64::from(libc::CLONE_NEWUSER);
-    let rows: &[(Profile, i64, [i64; 3], (Exit, Option<i64>))] = &[
+    let rows: &[Row] = &[
         (Profile::Net, libc::SYS_getpid, [0; 3], answered(0)),
         (Profile::Net, libc::SYS_mount, [0; 3], killed),
         (Profile::Net, libc::SYS_unshare, [newuser, 0, 0], killed),

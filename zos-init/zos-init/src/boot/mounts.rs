@@ -39,6 +39,10 @@ pub(super) fn early(boot: &mut Boot) -> Result<()> {
             let _ = one(row);
         }
     }
+    // Services have their own views of the tree, in which storaged's mounts must turn up.
+    if let Err(error) = mount::make_shared("/") {
+        boot.fault("boot-mounts", &error.line());
+    }
     // CPU microcode, unpacked with the rest of the initramfs: long applied, and 15 MB of memory.
     let _ = std::fs::remove_dir_all("/kernel");
     std::fs::create_dir_all("/run/zos").map_err(|e| zos_host::Error::new("create", "/run/zos", e))

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use zos_host::process::{self, Capabilities, Exit, Program, Root, Sandbox, Spawn, c_string};
+use zos_host::process::{self, Capabilities, Exit, Program, Root, Spawn, c_string};
 use zos_host::{Result, unix};
 
 use super::{Node, launch};
@@ -43,7 +43,7 @@ impl Node {
             namespaces: Vec::new(),
             root: Root::Inherited,
             dir: Some(c_string(&service.dir)?),
-            sandbox: Sandbox::default(),
+            sandbox: service.sandbox.fence(&service.check[0])?,
         }
         .start()?;
         let (name, log) = (service.name.clone(), service.log.clone());

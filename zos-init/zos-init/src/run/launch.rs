@@ -33,6 +33,10 @@ pub(super) fn bind(path: &str) -> Result<OwnedFd> {
 /// Of every service and its check, by setrlimit(2).
 pub(super) const LIMITS: [(Resource, u64); 2] = [(Resource::Core, 0), (Resource::Files, 65_536)];
 
+/// Told once, where services name paths.
+const NO_LANDLOCK: &str =
+    "this kernel has no landlock: services may use any path that their users may";
+
 impl Node {
     /// Starts a unit's process and gives its pid.
     pub(super) fn launch(&mut self, id: UnitId) -> Result<i32> {
@@ -68,6 +72,10 @@ impl Node {
             descriptors.push((end.as_fd(), next));
         }
         environment.extend(pings.map(|every| format!("ZOS_WATCHDOG_MS={every}")));
+        let sandbox = service.sandbox.fence(&service.exec[0])?;
+        if service.sandbox.wants_landlock() && sandbox.paths.is_none() {
+            self.boot.fault("landlock", NO_LANDLOCK);
+        }
         let group_fd = group.open()?;
         let child = Spawn {
             program: Program::Path(c_string(&service.exec[0])?),
@@ -83,7 +91,7 @@ impl Node {
             namespaces: Vec::new(),
             root: Root::Inherited,
             dir: Some(c_string(&service.dir)?),
-            sandbox: Sandbox::default(),
+            sandbox,
         }
         .start()?;
         let name = service.name.clone();

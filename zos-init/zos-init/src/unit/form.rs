@@ -97,6 +97,11 @@ impl<'a> Form<'a> {
         Some(read)
     }
 
+    /// The file has this key.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
     /// Takes a field's value with its line.
     fn take(&mut self, key: &'static str) -> Option<(usize, DeValue<'a>)> {
         self.known.push(key);

@@ -17,11 +17,13 @@ mod form;
 mod graph;
 mod resources;
 mod rules;
+mod sandbox;
 mod service;
 mod template;
 
 pub(crate) use resources::Resources;
 pub(crate) use rules::{Backoff, Budget, Liveness, Ready, Restart, Rules};
+pub(crate) use sandbox::Sandbox;
 
 #[cfg(test)]
 mod tests;
@@ -51,6 +53,8 @@ pub(crate) struct Service {
     pub(crate) check: Vec<String>,
     /// What is kept of what it prints.
     pub(crate) log: crate::journal::Rules,
+    /// What it gives up beside capabilities.
+    pub(crate) sandbox: Sandbox,
     /// What its cgroup enforces.
     pub(crate) cgroup: Resources,
     /// What the supervisor goes by.

@@ -6,7 +6,7 @@ use zos_host::user;
 
 use super::form::{Form, Value};
 use super::rules::exec;
-use super::{Problem, Ready, Service, resources, rules};
+use super::{Problem, Ready, Service, resources, rules, sandbox};
 use crate::journal::Rules as Log;
 
 pub(super) fn parse(file: &str, name: &str, text: &str) -> Result<Service, Vec<Problem>> {
@@ -64,6 +64,7 @@ pub(super) fn parse(file: &str, name: &str, text: &str) -> Result<Service, Vec<P
         }
         devices.push(path);
     }
+    let sandbox = sandbox::parse(&mut form);
     let problems = form.close();
     if !problems.is_empty() {
         return Err(problems);
@@ -80,6 +81,7 @@ pub(super) fn parse(file: &str, name: &str, text: &str) -> Result<Service, Vec<P
         ready_socket: ready_socket.map(|(_, path)| path),
         check,
         log,
+        sandbox,
         cgroup,
         rules,
     })
