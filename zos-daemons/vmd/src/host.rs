@@ -19,7 +19,7 @@ use zos_api::local::init::{
     Acknowledge, StopTransient, Unit, UnitKind, UnitState, Units, WatchUnits,
 };
 use zos_api::local::vm::VmStatus;
-use zos_daemon::{Bus, CallError, FaultBoard};
+use zos_daemon::{Bus, CallError, FaultBoard, Owner};
 use zos_host::clock::boottime_millis;
 use zos_types::Fault;
 use zos_types::deployment::Vm;
@@ -27,9 +27,6 @@ use zos_types::deployment::Vm;
 use crate::effects::{self, Places, unit};
 use crate::machine::{Action, Event, GRACE, Machine, Millis, Phase, Seen, Wish};
 use crate::notes::{Key, Note, Notes, free_slot};
-
-/// Between two attempts to watch PID 1's units.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// What the host is told.
 #[derive(Debug)]
@@ -50,6 +47,9 @@ pub enum Message {
     Effect(Key, Event, Option<Option<IpAddr>>),
 }
 
+/// How many VMs are in which state.
+pub type Counts = BTreeMap<&'static str, usize>;
+
 struct Entry {
     slot: u32,
     address: Option<IpAddr>,
@@ -69,6 +69,7 @@ pub struct Host {
     tell: mpsc::Sender<Message>,
     /// Who waits for all VMs to be down; some: no VM is started any more.
     drain: Option<Vec<oneshot::Sender<()>>>,
+    counts: Owner<Counts>,
 }
 
 impl Host {
@@ -93,12 +94,38 @@ impl Host {
                 ((twin, name), Entry { slot, address, machine, life, waiting: Vec::new() })
             })
             .collect();
-        Self { vms, notes, places, bus, faults, tell, drain: None }
+        Self {
+            vms,
+            notes,
+            places,
+            bus,
+            faults,
+            tell,
+            drain: None,
+            counts: Owner::new(Counts::new()),
+        }
+    }
+
+    /// Publishes how many VMs are in which state.
+    #[must_use]
+    pub fn counted(mut self, counts: Owner<Counts>) -> Self {
+        self.counts = counts;
+        self
+    }
+
+    fn count(&self) {
+        let mut counts = Counts::new();
+        for entry in self.vms.values() {
+            let state = entry.machine.state(|_| Timestamp::UNIX_EPOCH);
+            *counts.entry(state.word()).or_default() += 1;
+        }
+        self.counts.set(counts);
     }
 
     /// Lives until nobody can tell it anything.
     pub async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
         loop {
+            self.count();
             let now = boottime_millis();
             let alarm = self.vms.values().filter_map(|entry| entry.machine.alarm()).min();
             let pause = alarm.map_or(Duration::from_secs(3600), |at| {
@@ -356,19 +383,11 @@ fn look(unit: &Unit) -> Seen {
     }
 }
 
-/// Tells the host of PID 1's units, for ever.
+/// Tells the host of PID 1's units, for as long as it listens.
 pub async fn watch_units(bus: Bus, tell: mpsc::Sender<Message>) {
-    loop {
-        match bus.watch(WatchUnits {}).await {
-            Err(error) => tracing::warn!("watch PID 1's units: {error}"),
-            Ok(mut watch) => {
-                while let Some(Ok(Units { units })) = watch.next().await {
-                    if tell.send(Message::Units(units)).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        }
-        tokio::time::sleep(RETRY).await;
-    }
+    let take = |Units { units }: Units| {
+        let tell = tell.clone();
+        async move { tell.send(Message::Units(units)).await.is_ok() }
+    };
+    bus.follow(|| WatchUnits {}, take).await;
 }

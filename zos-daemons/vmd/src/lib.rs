@@ -28,10 +28,10 @@ use tokio::sync::{mpsc, oneshot};
 use zos_api::local::Done;
 use zos_api::local::storage::Settle;
 use zos_api::local::vm::{Drain, Ensure, Ensured, INTERFACE, List, LogChunk, ReadLog, Remove, Vms};
-use zos_daemon::{Bus, Call, CallError, Daemon, Router, Sink};
+use zos_daemon::{Bus, Call, CallError, Daemon, Metrics, Owner, Router, Sink, View};
 
 use crate::effects::Places;
-use crate::host::{Host, Message};
+use crate::host::{Counts, Host, Message};
 use crate::notes::Notes;
 use crate::ring::Piece;
 
@@ -65,15 +65,28 @@ pub async fn run_on(daemon: Daemon, config: Config) -> anyhow::Result<()> {
     let (bus, faults) = (daemon.bus.clone(), daemon.faults.clone());
     let (tell, messages) = mpsc::channel(64);
     let (heard, told) = (tell.clone(), bus.clone());
-    tokio::spawn(async move {
+    let shutdown = daemon.shutdown.clone();
+    let counts = Owner::new(Counts::new());
+    count(&daemon.metrics, counts.view());
+    daemon.shutdown.spawn(async move {
         let Config { runtime, boot, places } = config;
         let notes = Notes::new(folder(runtime, &told).await, &boot);
-        let host = Host::new(notes, places, told.clone(), faults, heard.clone());
-        tokio::spawn(host::watch_units(told, heard));
+        let host = Host::new(notes, places, told.clone(), faults, heard.clone()).counted(counts);
+        shutdown.spawn(host::watch_units(told, heard));
         host.run(messages).await;
     });
     daemon.serve(router(tell)).await?;
     Ok(())
+}
+
+/// VMs by state, as the host counts them.
+#[expect(clippy::cast_precision_loss, reason = "some hundreds")]
+fn count(metrics: &Metrics, counts: View<Counts>) {
+    metrics.measure("vms", "VMs, by state", move || {
+        let of =
+            |(state, count): (&&str, &usize)| (vec![("state", (*state).to_owned())], *count as f64);
+        counts.now().iter().map(of).collect()
+    });
 }
 
 /// Where the notes lie: the runtime folder, or, without one, the state's.
@@ -81,13 +94,7 @@ async fn folder(runtime: PathBuf, bus: &Bus) -> PathBuf {
     if notes::is_writable(&runtime) {
         return runtime;
     }
-    loop {
-        match bus.call(Settle {}).await {
-            Ok(settled) => return Path::new(&settled.path).join("vm"),
-            Err(error) => tracing::warn!("ask storaged where the state lies: {error}"),
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
+    Path::new(&bus.insist(|| Settle {}).await.path).join("vm")
 }
 
 /// The daemon's answers.

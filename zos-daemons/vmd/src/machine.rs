@@ -16,8 +16,11 @@
 //! ```
 //! Unknown is a VM found in the notes of an earlier life: PID 1 tells what became of it.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use zos_api::local::init::Exit;
+use zos_daemon::Backoff;
 use zos_types::Fault;
 use zos_types::deployment::Vm;
 use zos_types::status::State;
@@ -458,7 +461,10 @@ impl Machine {
 
 /// The pause before the next start after so many ends in a row: 1 s, doubled each time.
 fn pause(failures: u32) -> Millis {
-    1000u64.saturating_mul(1 << failures.min(20)).min(LONGEST_PAUSE)
+    let longest = Duration::from_millis(LONGEST_PAUSE);
+    let backoff = Backoff { first: Duration::from_secs(1), longest };
+    let pause = backoff.pause(failures.saturating_add(1)).as_millis();
+    Millis::try_from(pause).unwrap_or(LONGEST_PAUSE)
 }
 
 #[cfg(test)]
