@@ -64,6 +64,8 @@ fn compile(
     for name in names {
         cargo.args(["-p", name, "--bin", name]);
     }
+    // What only developers need, `zosd sim`, is a default feature.
+    cargo.arg("--no-default-features");
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags(project).join("\x1f")).env_remove("RUSTFLAGS");
     if arch == Arch::Aarch64 {
         cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld");

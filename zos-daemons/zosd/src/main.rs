@@ -13,6 +13,7 @@ const HELP: &str = "\
 A daemon of a ZOS node. PID 1 starts each; there is no use in starting one by hand.
 
 Usage: zosd DAEMON
+       zosd sim [OPTIONS]    whole nodes without a machine; not in the image
 
 Daemons, in the order of their start:
   storaged     disks, the state's place, pools, volumes
@@ -25,6 +26,10 @@ Daemons, in the order of their start:
   consoled     the farmer's screen";
 
 fn main() -> ExitCode {
+    #[cfg(feature = "sim")]
+    if std::env::args_os().nth(1).is_some_and(|word| word == "sim") {
+        return simulate();
+    }
     let mut args = std::env::args().skip(1);
     match (args.next().as_deref(), args.next()) {
         (Some("--help" | "-h" | "help"), None) => {
@@ -45,6 +50,18 @@ fn main() -> ExitCode {
         _ => {
             eprintln!("{HELP}");
             ExitCode::from(2)
+        }
+    }
+}
+
+/// Whole nodes without a machine; the image's program can't.
+#[cfg(feature = "sim")]
+fn simulate() -> ExitCode {
+    match zos_sim::run(std::env::args_os().skip(2)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("zosd sim: {error:#}");
+            ExitCode::FAILURE
         }
     }
 }

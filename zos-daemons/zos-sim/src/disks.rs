@@ -1,0 +1,256 @@
+//! Simulated disks: storaged's machine, where a disk is a folder.
+//!
+//! ```text
+//!  disks/nvme0n1/header.json     the pool header; none: the disk is empty
+//!                @state          the node's state; <place> is a link to it
+//!                @volumes        as on a node, but sparse and in clear
+//! ```
+//! What storaged decides, it decides here as on a node: adoption, whose a pool is, what room there is.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ed25519_dalek::SigningKey;
+use identityd::key;
+use sha2::{Digest, Sha256};
+use storaged::disk::header::{Header, Stage, VERSION};
+use storaged::disk::judge::Verdict;
+use storaged::keeper::Event;
+use storaged::machine::{Machine, Watching};
+use storaged::pool::{Plan, Pool, PoolError, SUBVOLUMES, class};
+use storaged::volume::Devices;
+use storaged::volume::files::Files;
+use tokio::sync::mpsc;
+use zos_host::Context;
+use zos_host::block::Disk;
+use zos_types::{Bytes, NodeId};
+
+use crate::hardware::FOREIGN;
+
+/// The daemons that keep something, each in a folder of the state.
+const KEEPERS: [&str; 6] = ["storage", "identity", "net", "vm", "provision", "api"];
+/// The pool header.
+const HEADER: &str = "header.json";
+
+/// Whether and how a node's key is known beforehand.
+#[derive(Clone, Debug)]
+pub(crate) struct Keys {
+    /// None: identityd draws it, as on a node.
+    pub(crate) seed: Option<u64>,
+    /// The node's number.
+    pub(crate) number: u16,
+}
+
+impl Keys {
+    /// Puts the key where identityd looks for it, if it is known and none is there.
+    fn place(&self, folder: &Path) -> io::Result<()> {
+        let (Some(seed), key::Found::Missing) = (self.seed, key::read(folder)) else {
+            return Ok(());
+        };
+        let hash = Sha256::new()
+            .chain_update("zosd sim")
+            .chain_update(seed.to_le_bytes())
+            .chain_update(self.number.to_le_bytes())
+            .finalize();
+        key::write(folder, &SigningKey::from_bytes(&hash.into())).map_err(io::Error::other)
+    }
+}
+
+/// A machine's disks.
+#[derive(Debug)]
+pub(crate) struct Disks {
+    /// The disks, a folder each.
+    folder: PathBuf,
+    /// Where the state is shown.
+    place: PathBuf,
+    disks: Vec<Disk>,
+    /// One that can't be read.
+    failing: Option<String>,
+    keys: Keys,
+}
+
+impl Disks {
+    /// Disks below `folder`. One that is there keeps the size that it was made with.
+    pub(crate) fn new(
+        folder: PathBuf,
+        place: PathBuf,
+        disks: Vec<Disk>,
+        failing: bool,
+        keys: Keys,
+    ) -> Self {
+        let failing = disks.last().filter(|_| failing).map(|disk| disk.name.clone());
+        let mut found = Self { folder, place, disks: Vec::new(), failing, keys };
+        found.disks = disks
+            .into_iter()
+            .map(|disk| match found.header(&disk) {
+                Ok(Some(header)) => Disk { size: header.disk_size, ..disk },
+                _ => disk,
+            })
+            .collect();
+        found
+    }
+
+    fn of(&self, disk: &Disk) -> PathBuf {
+        self.folder.join(&disk.name)
+    }
+
+    fn header(&self, disk: &Disk) -> io::Result<Option<Header>> {
+        match fs::read(self.of(disk).join(HEADER)) {
+            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn write(&self, disk: &Disk, header: &Header) -> Result<(), PoolError> {
+        let write = || -> io::Result<()> {
+            let (path, text) = (self.of(disk).join(HEADER), serde_json::to_vec(header)?);
+            let new = path.with_extension("new");
+            let mut file = File::create(&new)?;
+            file.write_all(&text)?;
+            file.sync_all()?;
+            fs::rename(new, path)
+        };
+        write().map_err(failed("mark", disk))
+    }
+
+    fn pool(&self, disk: &Disk, header: Header) -> Pool {
+        let (class, block) = (class(disk), disk.logical_block);
+        Pool { header, disk: disk.name.clone(), class, block, root: self.of(disk) }
+    }
+}
+
+impl Machine for Disks {
+    fn watch(&self, news: mpsc::Sender<Event>) -> Watching {
+        let disks = self.disks.clone();
+        Box::pin(async move {
+            news.send(Event::Disks(disks, Vec::new())).await?;
+            std::future::pending().await
+        })
+    }
+
+    fn judge(&self, disk: &Disk, completely: bool) -> Verdict {
+        if self.failing.as_ref() == Some(&disk.name) {
+            return Verdict::Unreadable("a simulated error of the medium".into());
+        }
+        if disk.name == FOREIGN {
+            return Verdict::Foreign("an ext4 file system (simulated)".into());
+        }
+        match self.header(disk) {
+            Ok(Some(header)) if header.stage == Stage::Ready => Verdict::Ours(Box::new(header)),
+            Ok(Some(header)) => Verdict::Unfinished(Box::new(header)),
+            Ok(None) if completely => Verdict::Empty,
+            Ok(None) => Verdict::Blank,
+            Err(error) => Verdict::Unreadable(error.to_string()),
+        }
+    }
+
+    fn adopt(&self, disk: &Disk, plan: &Plan) -> Result<Pool, PoolError> {
+        for name in SUBVOLUMES {
+            fs::create_dir_all(self.of(disk).join(name)).map_err(failed("make a pool on", disk))?;
+        }
+        let pool = random_id().map_err(failed("draw an id for", disk))?;
+        let mut state_pools = plan.state_pools.clone();
+        if plan.state {
+            state_pools.push(pool.clone());
+        }
+        let header = Header {
+            version: VERSION,
+            sequence: 1,
+            partition: format!("{pool}{pool}"),
+            pool,
+            disk_size: disk.size,
+            stage: Stage::Ready,
+            owner: plan.owner,
+            state: plan.state,
+            state_pools,
+            instead_of: plan.instead_of.clone(),
+        };
+        self.write(disk, &header)?;
+        Ok(self.pool(disk, header))
+    }
+
+    fn open(&self, disk: &Disk, header: &Header) -> Result<Pool, PoolError> {
+        Ok(self.pool(disk, header.clone()))
+    }
+
+    fn own(&self, disk: &Disk, header: &Header, owner: NodeId) -> Result<Header, PoolError> {
+        let sequence = header.sequence + 1;
+        let owned = Header { sequence, owner: Some(owner), ..header.clone() };
+        self.write(disk, &owned)?;
+        Ok(owned)
+    }
+
+    fn close(&self, _: &str) {}
+
+    fn prepare(&self, pool: Option<&Pool>) -> zos_host::Result<()> {
+        if !self.place.exists() {
+            let made = match pool {
+                Some(pool) => symlink(pool.root.join("@state"), &self.place),
+                None => fs::create_dir(&self.place),
+            };
+            made.during("show the state at", self.place.display())?;
+        }
+        KEEPERS.iter().try_for_each(|name| {
+            let folder = self.place.join(name);
+            fs::create_dir_all(&folder).during("create", folder.display())
+        })?;
+        let folder = self.place.join("identity");
+        self.keys.place(&folder).during("put the key into", folder.display())
+    }
+
+    fn devices(&self) -> Arc<dyn Devices> {
+        Arc::new(Plain)
+    }
+
+    /// Five seconds without a new disk are a tenth of one.
+    fn pace(&self) -> u32 {
+        50
+    }
+}
+
+/// Volumes as sparse files in clear.
+#[derive(Debug)]
+struct Plain;
+
+impl Devices for Plain {
+    fn allocate(&self, files: &Files, size: Bytes) -> io::Result<()> {
+        let path = files.data();
+        fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+        let file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+        file.set_len(size.0)?;
+        file.sync_all()
+    }
+
+    fn find(&self, _: &str) -> zos_host::Result<Option<OwnedFd>> {
+        Ok(None)
+    }
+
+    fn map(&self, _: &str, file: &Path, _: &str, _: &[u8], _: u32) -> zos_host::Result<OwnedFd> {
+        let opened = OpenOptions::new().read(true).write(true).open(file);
+        Ok(opened.during("open", file.display())?.into())
+    }
+
+    fn clear_ends(&self, _: &OwnedFd, _: Bytes) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn unmap(&self, _: &str) -> zos_host::Result<bool> {
+        Ok(false)
+    }
+}
+
+fn failed<'a>(operation: &'static str, disk: &'a Disk) -> impl Fn(io::Error) -> PoolError + 'a {
+    move |source| PoolError::Disk { operation, disk: disk.name.clone(), source }
+}
+
+/// Sixteen hexadecimal digits.
+pub(crate) fn random_id() -> io::Result<String> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(format!("{:016x}", u64::from_le_bytes(bytes)))
+}
