@@ -23,14 +23,13 @@ use services::FakeInit;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 use zos_api::local::capacity::Measured;
 use zos_api::local::identity::{Certificate, CertifyTls, Identity};
 use zos_api::local::init::{Action, Boot, Phase};
 use zos_api::local::provision::{Delete, Deleted, Get, List, Put, PutReply, UsageReply};
 use zos_api::local::vm::ReadLog;
 use zos_api::local::{CallError, Change};
-use zos_daemon::{Bus, Daemon, Settings};
+use zos_daemon::{Bus, Daemon, Shutdown};
 use zos_types::capacity::{Amount, Capacity, Resources};
 use zos_types::machine::{BootReason, Network, TimeQuality, Watchdog};
 use zos_types::status::{DeploymentStatus, State, WorkloadStatus};
@@ -40,7 +39,7 @@ use zos_types::{Deployment, Fault, Id, Name, NodeId, TwinId, Workload, cloud};
 use crate::backend::{
     About, Answer, Counts, CrashReport, Deployments, LogStream, Machine, Pending,
 };
-use crate::{Api, Farm, Farmer, server, tls};
+use crate::{Api, server, tls};
 
 /// What the console of every VM says.
 pub const LOG: &[u8] = b"hello from a VM\n\xff\xfe not UTF-8\n";
@@ -55,7 +54,7 @@ pub struct FakeNode {
     stuck: Arc<AtomicBool>,
     kept: Arc<Mutex<AllKept>>,
     init: Arc<FakeInit>,
-    farmer: Arc<Mutex<Farmer>>,
+    settings: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
 /// A run of the API.
@@ -63,14 +62,14 @@ pub struct FakeNode {
 pub struct Run {
     /// Where it answers.
     pub address: SocketAddr,
-    stop: CancellationToken,
+    shutdown: Shutdown,
     task: JoinHandle<()>,
 }
 
 impl Run {
     /// Stops it, as SIGTERM does.
     pub async fn stop(self) {
-        self.stop.cancel();
+        self.shutdown.begin();
         let _ = self.task.await;
     }
 }
@@ -97,7 +96,7 @@ impl FakeNode {
             stuck: Arc::default(),
             kept: Arc::default(),
             init: Arc::default(),
-            farmer: Arc::default(),
+            settings: Arc::new(Mutex::new(BTreeMap::from([("farm".into(), "7".into())]))),
         }
     }
 
@@ -118,8 +117,8 @@ impl FakeNode {
 
     /// Who the farmer is in runs of the API that begin from now on: what follows `zos.farmer=`.
     pub fn set_farmer(&self, setting: &str) {
-        let farmer = Farmer::from_setting(Some(setting));
-        *self.farmer.lock().unwrap_or_else(PoisonError::into_inner) = farmer;
+        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        settings.insert("farmer".to_owned(), setting.to_owned());
     }
 
     /// Serves the API on a free port of the loopback, for as long as the runtime lives. Each call
@@ -133,21 +132,27 @@ impl FakeNode {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let tls = tls::acceptor(async |request| Ok(self.certify(&request))).await?;
-        let api = Arc::new(self.api());
-        let stop = api.stop.clone();
-        let task = tokio::spawn(server::serve(listener, tls, api));
-        Ok(Run { address, stop, task })
+        let daemon = self.daemon();
+        let (shutdown, api) = (daemon.shutdown.clone(), Arc::new(self.api_of(&daemon)));
+        let serving = daemon.serve_nothing(server::serve(listener, tls, api));
+        Ok(Run { address, shutdown, task: tokio::spawn(serving) })
     }
 
     /// The API without a socket.
     pub fn api(&self) -> Api {
+        self.api_of(&self.daemon())
+    }
+
+    fn api_of(&self, daemon: &Daemon) -> Api {
         let identity = Identity { node: self.id(), ephemeral: false };
-        let farmer = self.farmer.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let farm = Farm { name: Some("7".into()), farmer };
-        let daemon = Daemon::simulated("apid", Settings::default(), Bus::default(), None);
-        let mut api = Api::new(identity, farm, &daemon.metrics, &Arc::new(self.clone()));
+        let mut api = Api::new(identity, daemon, &Arc::new(self.clone()));
         api.boot = self.init.boot_word();
         api
+    }
+
+    fn daemon(&self) -> Daemon {
+        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Daemon::simulated("apid", settings.into_iter().collect(), Bus::default(), None)
     }
 
     /// A leaf as identityd makes it.

@@ -2,18 +2,22 @@
 //!
 //! ```text
 //!  zos.farmer ─┬─ none ──────▶ Unset ─────▶ 403 farmer-unset: how to set it
-//!              ├─ no key ────▶ Malformed ─▶ a fault, and the same 403
+//!              ├─ no key ────▶ Malformed ─▶ a fault of the node, and the same 403
 //!              └─ a twin id ─▶ Known ─┬───▶ the one who signed: go on
 //!                                     └───▶ another: 403 farmer-only
 //! ```
 
 use axum::http::StatusCode;
+use zos_daemon::{Config, Reader};
+use zos_types::TwinId;
 use zos_types::id::IdError;
-use zos_types::{Fault, TwinId};
 
 use crate::problem::Refused;
 
-/// How to name the farmer, for both refusals.
+/// What `zos.farmer` is to be.
+const RULE: &str =
+    "write the farmer's id, the 52 characters that `zos key show` prints; nobody is the farmer now";
+/// How to name the farmer.
 const HOW: &str = "put `zos.farmer=<id>` on the kernel's command line, or `farmer = <id>` into zos.conf on the boot \
     stick, and boot the node again; `zos key show` prints your id";
 
@@ -29,25 +33,28 @@ pub enum Farmer {
     Known(TwinId),
 }
 
+/// Whose machine it is.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Farm {
+    /// The farm's name.
+    pub name: Option<String>,
+    /// The farmer.
+    pub farmer: Farmer,
+}
+
+impl Config for Farm {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let name = reader.text("farm").map(str::to_owned);
+        let mut farmer = Farmer::Unset;
+        reader.with("farmer", RULE, |text| {
+            farmer = text.parse().map_or_else(Farmer::Malformed, Farmer::Known);
+            matches!(farmer, Farmer::Known(_)).then_some(())
+        });
+        Self { name, farmer }
+    }
+}
+
 impl Farmer {
-    /// The farmer by the setting `farmer`.
-    pub fn from_setting(setting: Option<&str>) -> Self {
-        match setting.map(str::parse) {
-            None => Self::Unset,
-            Some(Ok(id)) => Self::Known(id),
-            Some(Err(error)) => Self::Malformed(error),
-        }
-    }
-
-    /// A setting that names nobody is shown until it is corrected.
-    pub fn fault(&self) -> Option<Fault> {
-        let Self::Malformed(error) = self else { return None };
-        let detail = format!(
-            "zos.farmer is no twin's id: {error}; nobody is the farmer. To name one, {HOW}"
-        );
-        Some(Fault::new("api.bad-farmer", detail))
-    }
-
     /// Whether a twin is the farmer; else why not.
     pub(crate) fn check(&self, twin: TwinId) -> Result<(), Refused> {
         let (slug, detail) = match self {
@@ -73,21 +80,22 @@ mod tests {
 
     #[test]
     fn who_may_what_and_what_the_others_are_told() {
-        let check = |setting: Option<&str>, refused: Option<(&str, &str)>, fault: Option<&str>| {
-            let farmer = Farmer::from_setting(setting);
-            let problem = farmer.check(TWIN.parse().unwrap()).err().map(|refused| refused.0);
+        let check = |setting: Option<&str>, refused: Option<(&str, &str)>, fault: bool| {
+            let settings = setting.map(|text| ("farmer".to_owned(), text.to_owned()));
+            let (farm, faults) = Reader::config::<Farm>(&settings.into_iter().collect());
+            let problem = farm.farmer.check(TWIN.parse().unwrap()).err().map(|refused| refused.0);
             let seen = problem.as_ref().map(|p| (p.slug(), p.detail.contains(refused.unwrap().1)));
             assert_eq!(seen, refused.map(|(slug, _)| (slug, true)), "{setting:?} {problem:?}");
-            let detail = farmer.fault().map(|fault| fault.detail);
-            let fits = |part| detail.as_ref().is_some_and(|d| d.contains(part));
-            assert!(fault.map_or(detail.is_none(), fits), "{setting:?} {detail:?}");
+            let ids: Vec<&str> = faults.iter().map(|fault| fault.id.as_str()).collect();
+            assert_eq!(ids == ["settings.refused:farmer"], fault, "{setting:?} {faults:?}");
+            assert!(!fault || faults[0].detail.contains("`zos key show`"), "{faults:?}");
         };
-        check(Some(TWIN), None, None);
-        check(Some(OTHER), Some(("farmer-only", "another key")), None);
-        check(None, Some(("farmer-unset", "zos.conf")), None);
-        check(Some(""), Some(("farmer-unset", "has 0")), Some("this has 0"));
-        check(Some("me"), Some(("farmer-unset", "has 2")), Some("52 characters, this has 2"));
+        check(Some(TWIN), None, false);
+        check(Some(OTHER), Some(("farmer-only", "another key")), false);
+        check(None, Some(("farmer-unset", "zos.conf")), false);
+        check(Some(""), Some(("farmer-unset", "this has 0")), true);
+        check(Some("me"), Some(("farmer-unset", "52 characters, this has 2")), true);
         let last = format!("{}b", &TWIN[..51]);
-        check(Some(&last), Some(("farmer-unset", "spare")), Some("spare bits"));
+        check(Some(&last), Some(("farmer-unset", "spare")), true);
     }
 }

@@ -29,30 +29,18 @@ pub mod server;
 pub mod tls;
 
 use std::collections::BTreeMap;
-use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use anyhow::Context;
 use backend::{Deployments, Machine, Services};
 use epoch::Epoch;
-pub use farmer::Farmer;
+pub use farmer::{Farm, Farmer};
 use metrics::Served;
 pub use routes::{openapi, router};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use zos_api::local::identity::{Describe, Identity};
 use zos_api::node::PORT;
-use zos_daemon::{Bus, CallError, Daemon, Metrics};
-
-/// Whose machine it is.
-#[derive(Clone, Debug, Default)]
-pub struct Farm {
-    /// The farm's name.
-    pub name: Option<String>,
-    /// The farmer.
-    pub farmer: Farmer,
-}
+use zos_daemon::{Daemon, Shutdown};
 
 /// The API of one node, in one run.
 pub struct Api {
@@ -64,7 +52,7 @@ pub struct Api {
     /// Which boot this is, for cursors that outlive it.
     boot: String,
     served: Served,
-    stop: CancellationToken,
+    shutdown: Shutdown,
     machine: Arc<dyn Machine>,
     services: Arc<dyn Services>,
     deployments: Arc<dyn Deployments>,
@@ -74,8 +62,7 @@ impl Api {
     /// An API that listens from now on, in a new epoch.
     pub fn new<N: Machine + Services + Deployments>(
         identity: Identity,
-        farm: Farm,
-        metrics: &Metrics,
+        daemon: &Daemon,
         node: &Arc<N>,
     ) -> Self {
         let now = clock::now();
@@ -83,11 +70,11 @@ impl Api {
         Self {
             epoch: Mutex::new(Epoch::new(identity.node, now)),
             identity,
-            farm,
+            farm: daemon.config(),
             phases,
             boot: clock::boot_word(),
-            served: Served::new(metrics),
-            stop: CancellationToken::new(),
+            served: Served::new(&daemon.metrics),
+            shutdown: daemon.shutdown.clone(),
             machine: Arc::<N>::clone(node),
             services: Arc::<N>::clone(node),
             deployments: Arc::<N>::clone(node),
@@ -104,59 +91,26 @@ impl std::fmt::Debug for Api {
 /// The daemon's life. It serves no local interface.
 pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let listener = server::listen(PORT).with_context(|| format!("listen on TCP {PORT}"))?;
-    let stop = CancellationToken::new();
-    let mut serving = pin!(serve(daemon, listener, stop.clone()));
-    tokio::select! {
-        served = &mut serving => served,
-        stopped = Daemon::stopped() => {
-            stop.cancel();
-            stopped?;
-            serving.await
-        }
-    }
+    serve(daemon, listener).await
 }
 
-/// Serves a node's API on a listener until it is told to stop; then what is being answered is
+/// Serves a node's API on a listener until the way down begins; then what is being answered is
 /// answered first.
-pub async fn serve(
-    daemon: Daemon,
-    listener: TcpListener,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let farm = Farm {
-        name: daemon.settings.get("farm").map(str::to_owned),
-        farmer: Farmer::from_setting(daemon.settings.get("farmer")),
-    };
-    daemon.faults.replace("api.bad-farmer", farm.farmer.fault());
+pub async fn serve(daemon: Daemon, listener: TcpListener) -> anyhow::Result<()> {
+    let bus = &daemon.bus;
     let certified = async {
-        let identity = patient(&daemon.bus, || Describe {}).await?;
-        let tls = tls::acceptor(async |spki| patient(&daemon.bus, || spki.clone()).await).await?;
+        let identity = bus.insist(|| Describe {}).await;
+        let tls = tls::acceptor(async |spki| Ok(bus.insist(|| spki.clone()).await)).await?;
         anyhow::Ok((identity, tls))
     };
-    let Some(certified) = stop.run_until_cancelled(certified).await else { return Ok(()) };
-    let (identity, tls) = certified?;
+    let (identity, tls) = tokio::select! {
+        certified = certified => certified?,
+        () = daemon.shutdown.begun() => return Ok(()),
+    };
     let node = Arc::new(bus::Node::new(daemon.bus.clone(), daemon.faults.clone()));
-    let mut api = Api::new(identity, farm, &daemon.metrics, &node);
-    api.stop = stop;
+    let api = Arc::new(Api::new(identity, &daemon, &node));
     let address = listener.local_addr().context("look at the listener")?;
     tracing::info!("node {} answers on {address}", api.identity.node);
-    daemon.ready();
-    server::serve(listener, tls, Arc::new(api)).await;
+    daemon.serve_nothing(server::serve(listener, tls, api)).await;
     Ok(())
-}
-
-/// Calls until the daemon called is there; an answer that won't change is final.
-async fn patient<M: zos_api::local::Method>(
-    bus: &Bus,
-    method: impl Fn() -> M,
-) -> Result<M::Reply, CallError> {
-    loop {
-        match bus.call(method()).await {
-            Err(CallError::Busy { detail }) => {
-                tracing::info!("{}: {detail}; asking again", M::NAME);
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
-            answer => return answer,
-        }
-    }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!  accept ─▶ below both caps? ─▶ TLS (10 s) ─▶ head (20 s, also when idle) ─▶ route ─▶ answer
 //!
-//!  told to stop: accept no more ─▶ what is being answered is answered (5 s), streams break off ─▶ end
+//!  the way down: accept no more ─▶ what is being answered is answered, streams break off ─▶ end
 //! ```
 //!
 //! So the request that restarts the API through the API itself has its answer.
@@ -25,8 +25,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use zos_daemon::Shutdown;
 
 use crate::{Api, router};
 
@@ -35,7 +34,6 @@ const CONNECTIONS_PER_PEER: usize = 64;
 const BACKLOG: u32 = 128;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 const HEAD: Duration = Duration::from_secs(20);
-const DRAIN: Duration = Duration::from_secs(5);
 const MAX_HEAD: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
 
@@ -61,36 +59,27 @@ fn bind(socket: &TcpSocket, address: SocketAddr) -> io::Result<()> {
     socket.bind(address)
 }
 
-/// Serves until the API is told to stop: a task for each connection.
+/// Serves for ever: a task for each connection, which the way down waits for.
 pub async fn serve(listener: TcpListener, tls: TlsAcceptor, api: Arc<Api>) {
     let seats = Arc::new(Semaphore::new(CONNECTIONS));
     let peers = Peers::default();
-    let connections = TaskTracker::new();
-    let (stop, open) = (api.stop.clone(), api.served.connections.clone());
+    let (shutdown, open) = (api.shutdown.clone(), api.served.connections.clone());
     let router = router(api);
-    let accepting = async {
-        loop {
-            let Ok(seat) = Arc::clone(&seats).acquire_owned().await else { return };
-            match listener.accept().await {
-                Ok((tcp, peer)) => {
-                    let Some(place) = peers.enter(peer.ip()) else { continue };
-                    let (tls, router) = (tls.clone(), router.clone());
-                    let held = (seat, place, Counted::new(&open));
-                    connections.spawn(connection(tcp, tls, router, stop.clone(), held));
-                }
-                Err(error) => {
-                    // out of descriptors: wait for some connection to end
-                    tracing::warn!("accept: {error}");
-                    sleep(Duration::from_millis(100)).await;
-                }
+    loop {
+        let Ok(seat) = Arc::clone(&seats).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((tcp, peer)) => {
+                let Some(place) = peers.enter(peer.ip()) else { continue };
+                let held = (seat, place, Counted::new(&open));
+                let (tls, router) = (tls.clone(), router.clone());
+                shutdown.spawn_to_end(connection(tcp, tls, router, shutdown.clone(), held));
+            }
+            Err(error) => {
+                // out of descriptors: wait for some connection to end
+                tracing::warn!("accept: {error}");
+                sleep(Duration::from_millis(100)).await;
             }
         }
-    };
-    stop.run_until_cancelled(accepting).await;
-    drop(listener);
-    connections.close();
-    if timeout(DRAIN, connections.wait()).await.is_err() {
-        tracing::warn!("{} requests were not answered in time", connections.len());
     }
 }
 
@@ -98,14 +87,15 @@ async fn connection(
     tcp: TcpStream,
     tls: TlsAcceptor,
     router: Router,
-    stop: CancellationToken,
+    shutdown: Shutdown,
     _held: (OwnedSemaphorePermit, Place, Counted),
 ) {
     let result = async {
         watch_peer(&tcp)?;
-        let accepted = stop.run_until_cancelled(timeout(HANDSHAKE, tls.accept(tcp))).await;
-        let Some(tls) = accepted else { return Ok(()) };
-        let tls = tls??;
+        let tls = tokio::select! {
+            accepted = timeout(HANDSHAKE, tls.accept(tcp)) => accepted??,
+            () = shutdown.begun() => return Ok(()),
+        };
         let serving = http1::Builder::new()
             .half_close(true) // a client may shut its side after the request and still be answered
             .timer(TokioTimer::new())
@@ -116,7 +106,7 @@ async fn connection(
         let mut serving = pin!(serving);
         let served = tokio::select! {
             served = &mut serving => served,
-            () = stop.cancelled() => {
+            () = shutdown.begun() => {
                 serving.as_mut().graceful_shutdown();
                 serving.await
             }

@@ -59,5 +59,5 @@ pub(super) async fn get_log(
     let LogQuery { follow } = query(&uri)?;
     let read = ReadLog { twin: signed.twin, name, from: 0, follow };
     let stream = api.deployments.read_log(read).await?;
-    stream::answer(stream, "application/octet-stream", |bytes| bytes, api.stop.clone()).await
+    stream::answer(stream, "application/octet-stream", |bytes| bytes, api.shutdown.clone()).await
 }

@@ -17,8 +17,8 @@ use bytes::Bytes;
 use hyper::body::Frame;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use zos_api::local::CallError;
+use zos_daemon::Shutdown;
 
 use crate::problem::Refused;
 
@@ -32,13 +32,13 @@ pub(super) async fn answer<T: Send + Unpin + 'static>(
     mut stream: Stream<T>,
     media_type: &'static str,
     write: impl FnMut(T) -> Bytes + Send + Unpin + 'static,
-    stop: CancellationToken,
+    shutdown: Shutdown,
 ) -> Result<Response, Refused> {
     let first = match timeout(BEGIN, stream.recv()).await {
         Ok(first) => first.transpose()?,
         Err(_) => None,
     };
-    let stop = Box::pin(stop.cancelled_owned());
+    let stop = Box::pin(async move { shutdown.begun().await });
     let headers = [(CONTENT_TYPE, media_type), (CACHE_CONTROL, "no-store")];
     Ok((headers, Body::new(Streamed { first, stream, write, stop })).into_response())
 }
@@ -47,7 +47,7 @@ struct Streamed<T, W> {
     first: Option<T>,
     stream: Stream<T>,
     write: W,
-    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    stop: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl<T: Send + Unpin, W: FnMut(T) -> Bytes + Unpin> hyper::body::Body for Streamed<T, W> {
