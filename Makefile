@@ -1,7 +1,7 @@
 # ZOS. `make run` and `make test` do everything on a fresh Debian machine; `make help` tells the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup image run test test-all bench fmt openapi clean
+.PHONY: help setup image run test test-all fuzz bench fmt openapi clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,9 @@ test: setup ## Every check and test that fits CI, with what took how long
 
 test-all: setup ## Every check and test
 	@scripts/check test-all
+
+fuzz: setup ## Fuzz what strangers reach in PID 1: varlink, unit files, logs; some seconds each
+	@scripts/fuzz
 
 bench: image ## Measure boot, memory, VMs and their peers into target/bench, and show a table
 	@cargo run -q -p qemu-tests --bin bench

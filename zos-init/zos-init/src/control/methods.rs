@@ -109,6 +109,20 @@ fn answer(
             given.end()?;
             object(&node.describe_unit(&unit)?)
         }
+        "StartUnit" | "StopUnit" | "RestartUnit" => {
+            let unit = unit()?;
+            given.end()?;
+            match method {
+                "StartUnit" => node.start_unit(&unit)?,
+                "StopUnit" => node.stop_unit(&unit)?,
+                _ => node.restart_unit(&unit)?,
+            }
+            Map::new()
+        }
+        "Reload" => {
+            given.end()?;
+            object(&node.reload()?)
+        }
         "KillUnit" => {
             let unit = unit()?;
             let signal: String = given.take("signal")?;

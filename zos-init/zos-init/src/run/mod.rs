@@ -41,6 +41,7 @@ mod drain;
 mod launch;
 mod limits;
 mod output;
+mod reload;
 mod request;
 mod tidy;
 mod token;

@@ -131,6 +131,27 @@ impl Node {
         Ok(())
     }
 
+    /// Starts a service.
+    pub(crate) fn start_unit(&mut self, name: &str) -> Result<(), RequestError> {
+        let actions = self.supervisor.start_unit(clock::boottime_millis(), name)?;
+        self.perform(actions);
+        Ok(())
+    }
+
+    /// Stops a service until it is started.
+    pub(crate) fn stop_unit(&mut self, name: &str) -> Result<(), RequestError> {
+        let actions = self.supervisor.stop_unit(clock::boottime_millis(), name)?;
+        self.perform(actions);
+        Ok(())
+    }
+
+    /// Stops a service and starts it again.
+    pub(crate) fn restart_unit(&mut self, name: &str) -> Result<(), RequestError> {
+        let actions = self.supervisor.restart_unit(clock::boottime_millis(), name)?;
+        self.perform(actions);
+        Ok(())
+    }
+
     /// Stops a transient unit.
     pub(crate) fn stop_transient(&mut self, unit: &str, grace_ms: u64) -> Result<(), RequestError> {
         // A day: longer is a mistake, and would overflow nothing.

@@ -40,7 +40,7 @@ mod watch;
 mod words;
 
 pub(crate) use care::Services;
-pub(crate) use hand::{Declared, Reloaded};
+pub(crate) use hand::Declared;
 use life::{State, Unit};
 pub(crate) use status::{ExitStatus, Happened, Kind, Status};
 

@@ -6,7 +6,7 @@ use super::{Problem, Service};
 
 /// Sorts services so that each comes after those that it starts after. Services in a cycle, and those that
 /// require what is missing, are left out with a problem; a missing one in `after` alone is ignored with one.
-pub(super) fn order(mut services: Vec<Service>) -> (Vec<Service>, Vec<Problem>) {
+pub(crate) fn order(mut services: Vec<Service>) -> (Vec<Service>, Vec<Problem>) {
     let mut problems = Vec::new();
     // Leaving one out may make another incomplete.
     while let Some(problem) = drop_incomplete(&mut services) {

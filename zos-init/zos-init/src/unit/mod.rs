@@ -21,6 +21,7 @@ mod sandbox;
 mod service;
 mod template;
 
+pub(crate) use graph::order;
 pub(crate) use resources::Resources;
 pub(crate) use rules::{Backoff, Budget, Liveness, Ready, Restart, Rules};
 pub(crate) use sandbox::Sandbox;
