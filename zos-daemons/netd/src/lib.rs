@@ -23,51 +23,56 @@ pub mod uplink;
 pub mod vm;
 
 use std::path::Path;
-use std::time::Duration;
+use std::pin::pin;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use zos_api::local::Done;
 use zos_api::local::net::{CloseTaps, Describe, INTERFACE, ListTaps, OpenTap, Taps};
 use zos_api::local::storage::Settle;
-use zos_daemon::{Bus, Call, CallError, Daemon, Router};
+use zos_daemon::metrics::Labels;
+use zos_daemon::{Call, CallError, Daemon, Metrics, Router, View};
 use zos_host::SysRoot;
 
-use crate::node::{Command, Node};
+use crate::node::{Command, Counts, Node};
 use crate::settings::Settings;
-
-/// Between two attempts to reach storaged.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// The daemon's life.
 pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
-    let (settings, faults) = Settings::parse(|key| daemon.settings.get(key));
-    faults.into_iter().for_each(|fault| daemon.faults.raise(fault));
     let (commands, inbox) = mpsc::channel(16);
     let (tell, known) = watch::channel(false);
-    let node = Node::new(SysRoot::host(), settings, daemon.faults.clone(), inbox, tell)?;
-    let node = tokio::spawn(node.run());
-    tokio::spawn(find_state(daemon.bus.clone(), commands.clone()));
+    let faults = daemon.faults.clone();
+    let node = Node::new(SysRoot::host(), daemon.config::<Settings>(), faults, inbox, tell)?;
+    count(&daemon.metrics, &node.counts());
+    let node = daemon.shutdown.spawn(node.run());
+    let (bus, state) = (daemon.bus.clone(), commands.clone());
+    daemon.shutdown.spawn(async move {
+        let folder = Path::new(&bus.insist(|| Settle {}).await.path).join("net");
+        let _ = state.send(Command::State(folder)).await;
+    });
+    let shutdown = daemon.shutdown.clone();
+    let mut serving = pin!(daemon.serve(router(commands, known)));
     tokio::select! {
-        served = daemon.serve(router(commands, known)) => Ok(served?),
+        served = &mut serving => Ok(served?),
         ended = node => {
+            if shutdown.has_begun() {
+                return Ok(serving.await?);
+            }
             ended?;
             anyhow::bail!("the kernel's network events have ended")
         }
     }
 }
 
-async fn find_state(bus: Bus, commands: mpsc::Sender<Command>) {
-    loop {
-        match bus.call(Settle {}).await {
-            Ok(settled) => {
-                let folder = Path::new(&settled.path).join("net");
-                let _ = commands.send(Command::State(folder)).await;
-                return;
-            }
-            Err(error) => tracing::warn!("ask storaged where the state lies: {error}"),
-        }
-        tokio::time::sleep(RETRY).await;
-    }
+/// What the node's task counts.
+#[expect(clippy::cast_precision_loss, reason = "some hundreds")]
+fn count(metrics: &Metrics, counts: &View<Counts>) {
+    let gauge = |name, help, of: fn(&Counts) -> usize| {
+        let counts = counts.clone();
+        metrics.measure(name, help, move || vec![(Labels::new(), of(&counts.now()) as f64)]);
+    };
+    gauge("uplinks", "Network cards in use", |counts| counts.uplinks);
+    gauge("leases", "Uplinks with an IPv4 address", |counts| counts.leases);
+    gauge("taps", "Taps of VMs", |counts| counts.taps);
 }
 
 /// What is served: each call becomes a command to the node's task.

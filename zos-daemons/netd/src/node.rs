@@ -20,7 +20,7 @@ use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 use zos_api::local::net::Tap;
-use zos_daemon::{CallError, FaultBoard};
+use zos_daemon::{CallError, FaultBoard, Owner, View};
 use zos_host::{SysRoot, clock};
 use zos_types::machine::{Link, Network};
 use zos_types::{Fault, TwinId, WorkloadName};
@@ -53,6 +53,17 @@ pub enum Command {
     State(PathBuf),
 }
 
+/// What there is, in numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counts {
+    /// Network cards in use.
+    pub uplinks: usize,
+    /// Of them, those that have an address or are to have it.
+    pub leases: usize,
+    /// Taps of VMs.
+    pub taps: usize,
+}
+
 /// The network's owner.
 #[derive(Debug)]
 pub struct Node {
@@ -70,6 +81,7 @@ pub struct Node {
     inherited: bool,
     rules: Rules,
     retry: Option<Duration>,
+    counts: Owner<Counts>,
     dns: watch::Sender<Vec<IpAddr>>,
     frames: mpsc::Sender<Frame>,
     inbox: Inbox,
@@ -130,10 +142,22 @@ impl Node {
             inherited: false,
             rules: Rules::Unknown,
             retry: None,
+            counts: Owner::new(Counts::default()),
             dns,
             frames,
             inbox: Inbox { changes, frames: from_uplinks, guests: from_guests, commands },
         })
+    }
+
+    /// What there is, in numbers.
+    pub fn counts(&self) -> View<Counts> {
+        self.counts.view()
+    }
+
+    fn count(&self) {
+        let leases = self.uplinks.values().filter(|uplink| uplink.wish.is_some()).count();
+        let taps = self.nat.list().len();
+        self.counts.set(Counts { uplinks: self.uplinks.len(), leases, taps });
     }
 
     /// Runs until nobody can ask any more.
@@ -141,6 +165,7 @@ impl Node {
         self.inherited = matches!(self.kernel.index(vm::BRIDGE).await, Ok(Some(_)));
         self.settle().await;
         loop {
+            self.count();
             let deadline = self.deadline();
             let wait = deadline.map_or(Duration::from_secs(60), |at| at.saturating_sub(now()));
             tokio::select! {

@@ -12,7 +12,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
-use zos_types::Fault;
+use zos_daemon::{Config, Reader};
 
 use crate::dhcp::lease::host;
 
@@ -38,37 +38,20 @@ pub struct Fixed {
     pub gateway: Option<Ipv4Addr>,
 }
 
-impl Settings {
-    /// Reads the settings by key; what makes no sense becomes a fault.
-    pub fn parse<'a>(get: impl Fn(&str) -> Option<&'a str>) -> (Self, Vec<Fault>) {
-        let mut faults = Vec::new();
-        let mut refuse = |key: &str, value: &str, rule: &str| {
-            let detail = format!("zos.{key}={value} is not followed: {rule}");
-            faults.push(Fault::new(format!("net.setting:{key}"), detail));
+impl Config for Settings {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let servers = |text: &str| -> Option<Vec<IpAddr>> {
+            text.split(',').map(|word| word.trim().parse().ok().filter(usable)).collect()
         };
-        let mut settings = Self::default();
-        if let Some(nic) = get("nic").filter(|nic| !nic.is_empty()) {
-            settings.nic = Some(nic.to_ascii_lowercase());
+        let vlan = |text: &str| text.parse().ok().filter(|id| (1..4095).contains(id));
+        Self {
+            nic: reader.text("nic").map(str::to_ascii_lowercase),
+            fixed: reader.with("ip", "write ADDRESS/PREFIX,GATEWAY: 192.0.2.7/24,192.0.2.1", fixed),
+            dns: reader
+                .with("dns", "write addresses with commas between", servers)
+                .unwrap_or_default(),
+            vlan: reader.with("vlan", "write a number from 1 to 4094", vlan),
         }
-        if let Some(text) = get("ip") {
-            settings.fixed = fixed(text);
-            if settings.fixed.is_none() {
-                refuse("ip", text, "write ADDRESS/PREFIX,GATEWAY: 192.0.2.7/24,192.0.2.1");
-            }
-        }
-        if let Some(text) = get("dns") {
-            match text.split(',').map(|word| word.trim().parse().ok().filter(usable)).collect() {
-                Some(servers) => settings.dns = servers,
-                None => refuse("dns", text, "write addresses with commas between"),
-            }
-        }
-        if let Some(text) = get("vlan") {
-            settings.vlan = text.parse().ok().filter(|id| (1..4095).contains(id));
-            if settings.vlan.is_none() {
-                refuse("vlan", text, "write a number from 1 to 4094");
-            }
-        }
-        (settings, faults)
     }
 }
 
@@ -98,8 +81,9 @@ mod tests {
 
     #[test]
     fn words_are_followed_or_shown() {
-        let check = |key: &'static str, value: &'static str, expected: &str| {
-            let (settings, faults) = Settings::parse(|k| (k == key).then_some(value));
+        let check = |key: &str, value: &str, expected: &str| {
+            let said = [(key.to_owned(), value.to_owned())].into_iter().collect();
+            let (settings, faults) = Reader::config::<Settings>(&said);
             let found = match faults.first() {
                 Some(fault) => fault.id.clone(),
                 None => format!(
@@ -112,15 +96,15 @@ mod tests {
         check("nic", "52:54:00:AA:00:01", "52:54:00:aa:00:01");
         check("ip", "192.0.2.7/24,192.0.2.1", "192.0.2.7/24, gateway: Some(192.0.2.1)");
         check("ip", "192.0.2.7/24", "gateway: None");
-        check("ip", "192.0.2.7", "net.setting:ip");
-        check("ip", "192.0.2.7/24,10.0.0.1", "net.setting:ip");
-        check("ip", "127.0.0.1/8", "net.setting:ip");
+        check("ip", "192.0.2.7", "settings.refused:ip");
+        check("ip", "192.0.2.7/24,10.0.0.1", "settings.refused:ip");
+        check("ip", "127.0.0.1/8", "settings.refused:ip");
         check("dns", "9.9.9.9, 2620:fe::fe", "[9.9.9.9, 2620:fe::fe]");
-        check("dns", "127.0.0.1", "net.setting:dns");
-        check("dns", "example.com", "net.setting:dns");
+        check("dns", "127.0.0.1", "settings.refused:dns");
+        check("dns", "example.com", "settings.refused:dns");
         check("vlan", "100", "Some(100)");
-        check("vlan", "0", "net.setting:vlan");
-        check("vlan", "4095", "net.setting:vlan");
-        check("vlan", "priv", "net.setting:vlan");
+        check("vlan", "0", "settings.refused:vlan");
+        check("vlan", "4095", "settings.refused:vlan");
+        check("vlan", "priv", "settings.refused:vlan");
     }
 }

@@ -13,6 +13,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use netd::settings::Settings;
+use zos_daemon::Reader;
 use zos_types::machine::Network;
 
 use world::{Vm, World, connects, in_namespace, inside, run, until};
@@ -197,13 +198,14 @@ fn run_fixed(world: &World, router: &str, vlan: Option<&str>, detail: &str) {
     run(&format!("ip -n lan addr add 192.168.99.1/24 dev {router}"));
     run(&format!("ip -n lan link set {router} up"));
     let _router = world.serve("lan", "192.168.99.1:80");
-    let (settings, faults) = Settings::parse(|key| match key {
-        "nic" => Some("eth0"),
-        "ip" => Some("192.168.99.7/24,192.168.99.1"),
-        "dns" => Some("192.168.99.1"),
-        "vlan" => vlan,
-        _ => None,
-    });
+    let said = [
+        ("nic", Some("eth0")),
+        ("ip", Some("192.168.99.7/24,192.168.99.1")),
+        ("dns", Some("192.168.99.1")),
+        ("vlan", vlan),
+    ];
+    let said = said.into_iter().filter_map(|(key, text)| Some((key.to_owned(), text?.to_owned())));
+    let (settings, faults) = Reader::config::<Settings>(&said.collect());
     assert!(faults.is_empty());
     let node = world.node_with(settings);
     let network = bound(&node);
