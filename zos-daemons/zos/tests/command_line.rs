@@ -1,68 +1,18 @@
 //! The program itself, over real TLS, before a node in memory: output, exit codes, what it says.
 
-use std::path::{Path, PathBuf};
+mod place;
 
 use apid::fake::{FakeNode, LOG};
-use serde_json::Value;
-use tokio::process::Command;
-
-/// A node, and a folder with a twin's key beside it.
-struct Place {
-    node: FakeNode,
-    address: String,
-    folder: tempfile::TempDir,
-}
-
-/// How the program ended.
-#[derive(Debug)]
-struct Ended {
-    code: i32,
-    stdout: Vec<u8>,
-    stderr: String,
-}
-
-impl Ended {
-    fn text(&self) -> String {
-        String::from_utf8(self.stdout.clone()).unwrap()
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.stdout).unwrap_or_else(|e| panic!("{e}: {self:?}"))
-    }
-}
+use place::{Place, run};
 
 impl Place {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let node = FakeNode::new(9);
         let socket = node.serve().await.unwrap();
         let place =
             Self { address: socket.to_string(), node, folder: tempfile::tempdir().unwrap() };
         assert_eq!(place.zos(&["key", "new"]).await.code, 0);
         place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// Runs the program against the node, with its id.
-    async fn zos(&self, arguments: &[&str]) -> Ended {
-        let node = format!("{}@{}", self.node.id(), self.address);
-        run(Some(&node), &self.path("key"), self.folder.path(), arguments).await
-    }
-}
-
-async fn run(node: Option<&str>, key: &Path, folder: &Path, arguments: &[&str]) -> Ended {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_zos"));
-    command.args(arguments).current_dir(folder).env("ZOS_KEY", key).env_remove("ZOS_NODE");
-    if let Some(node) = node {
-        command.env("ZOS_NODE", node);
-    }
-    let output = command.output().await.unwrap();
-    Ended {
-        code: output.status.code().unwrap(),
-        stdout: output.stdout,
-        stderr: String::from_utf8(output.stderr).unwrap(),
     }
 }
 
