@@ -12,9 +12,12 @@ pub mod terminal;
 pub mod text;
 pub mod view;
 
+use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use zos_daemon::{Bus, Daemon};
+use tokio::sync::Mutex;
+use zos_daemon::{Backoff, Bus, Config, Daemon, Outcome, Pace, Reader, Reconciler, Wake};
 use zos_host::SysRoot;
 
 use crate::terminal::{CONSOLES, Console, Kind};
@@ -30,12 +33,36 @@ const FIRST: Duration = Duration::from_secs(30);
 /// Between two blocks on a serial line.
 const BLOCK: Duration = Duration::from_secs(10);
 
+/// How often the node is looked at. What does not answer stands on the screen; nothing here fails.
+const PACE: Pace =
+    Pace { every: LOOK, soon: LOOK, backoff: Backoff { first: LOOK, longest: REDRAW } };
+
+/// The farmer's words, parsed once.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Settings {
+    /// `zos.console`: where the node's state is shown; none: everywhere.
+    consoles: Option<Vec<&'static str>>,
+}
+
+impl Config for Settings {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let known = CONSOLES.map(|(name, _)| name);
+        let rule =
+            format!("write `none`, or some of these with commas between: {}", known.join(", "));
+        let parse = |text: &str| match text.trim() {
+            "none" => Some(Vec::new()),
+            words => words.split(',').map(|w| known.into_iter().find(|k| *k == w.trim())).collect(),
+        };
+        Self { consoles: reader.with("console", &rule, parse) }
+    }
+}
+
 /// The daemon's life.
 pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
-    let wanted = daemon.settings.get("console").map(str::to_owned);
+    let wanted = daemon.config::<Settings>().consoles;
     let mut shown: Vec<Shown> = Vec::new();
     for (name, kind) in CONSOLES {
-        if !is_wanted(wanted.as_deref(), name) {
+        if wanted.as_ref().is_some_and(|wanted| !wanted.contains(&name)) {
             continue;
         }
         match Console::open(&SysRoot::host(), name, kind) {
@@ -46,17 +73,18 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
             Err(error) => tracing::warn!("open /dev/{name}: {error}"),
         }
     }
-    daemon.ready();
-    tokio::select! {
-        () = show(daemon.bus.clone(), shown) => {}
-        stopped = Daemon::stopped() => stopped?,
-    }
+    let (looking, bus) = (Reconciler::new(&daemon, "screen", PACE), daemon.bus.clone());
+    let screens = Arc::new(Mutex::new((View::default(), shown)));
+    let step = move || {
+        let (bus, screens) = (bus.clone(), Arc::clone(&screens));
+        async move {
+            let (view, shown) = &mut *screens.lock().await;
+            show(&bus, view, shown).await;
+            Ok::<_, Infallible>(Outcome::Settled)
+        }
+    };
+    daemon.serve_nothing(looking.run(Wake::default(), step)).await;
     Ok(())
-}
-
-/// `zos.console=none`, or the names of those that are to be used; unset: all.
-fn is_wanted(setting: Option<&str>, name: &str) -> bool {
-    setting.is_none_or(|setting| setting.split(',').any(|word| word.trim() == name))
 }
 
 /// A console and what stands on it.
@@ -67,16 +95,12 @@ struct Shown {
     last: Option<(String, Instant)>,
 }
 
-async fn show(bus: Bus, mut shown: Vec<Shown>) {
-    let mut view = View::default();
-    loop {
-        view.refresh(&bus).await;
-        for shown in &mut shown {
-            if let Err(error) = shown.update(&view).await {
-                tracing::debug!("write to {}: {error}", shown.name);
-            }
+async fn show(bus: &Bus, view: &mut View, shown: &mut [Shown]) {
+    view.refresh(bus).await;
+    for shown in shown {
+        if let Err(error) = shown.update(view).await {
+            tracing::debug!("write to {}: {error}", shown.name);
         }
-        tokio::time::sleep(LOOK).await;
     }
 }
 
@@ -119,12 +143,17 @@ mod tests {
 
     #[test]
     fn the_farmer_chooses_consoles() {
-        let check =
-            |setting, name, wanted| assert_eq!(is_wanted(setting, name), wanted, "{setting:?}");
-        check(None, "tty1", true);
-        check(Some("none"), "tty1", false);
-        check(Some("ttyS0"), "ttyS0", true);
-        check(Some("tty1, ttyS0"), "ttyS0", true);
-        check(Some("ttyS0"), "tty1", false);
+        let check = |text: &str, consoles: Option<&[&str]>, refused: usize| {
+            let said = [("console".to_owned(), text.to_owned())].into_iter().collect();
+            let (settings, faults) = Reader::config::<Settings>(&said);
+            assert_eq!(settings.consoles.as_deref(), consoles, "{text}");
+            assert_eq!(faults.len(), refused, "{text}");
+        };
+        check("none", Some(&[]), 0);
+        check("ttyS0", Some(&["ttyS0"]), 0);
+        check("tty1, ttyS0", Some(&["tty1", "ttyS0"]), 0);
+        check("tty1,ttyS9", None, 1);
+        let (unset, _) = Reader::config::<Settings>(&zos_daemon::Settings::default());
+        assert_eq!(unset.consoles, None);
     }
 }

@@ -17,6 +17,7 @@ pub mod disk;
 pub mod keeper;
 pub mod life;
 pub mod machine;
+mod metrics;
 pub mod past;
 mod places;
 pub mod pool;
@@ -33,15 +34,14 @@ use zos_api::local::storage::{
     CloseVolume, CreateVolume, DeleteVolume, Disks, INTERFACE, ListCrashes, ListDisks, ListPools,
     ListVolumes, OpenVolume, Pools, SetIdentity, Settle, Volumes as VolumeList,
 };
-use zos_daemon::{Bus, Call, CallError, Daemon, Router, Settings};
-use zos_types::{Fault, NodeId};
+use zos_daemon::{Bus, Call, CallError, Daemon, Router};
+use zos_types::NodeId;
 
 use crate::keeper::{Event, Keeper};
 use crate::life::{Life, View};
 use crate::machine::Machine;
 use crate::past::Past;
 pub use crate::places::Places;
-use crate::settle::Wanted;
 use crate::volume::Volumes;
 
 /// Calls about volumes wait this long for the pools.
@@ -61,10 +61,8 @@ pub async fn run_on(
     places: Places,
     machine: Arc<dyn Machine>,
 ) -> anyhow::Result<()> {
-    let (settings, wrong) = settings(&daemon.settings);
-    wrong.into_iter().for_each(|fault| daemon.faults.raise(fault));
     let keeper = Keeper::new(
-        settings,
+        daemon.config(),
         boot_medium::partition(&places.root),
         places.state.to_string_lossy().into_owned(),
         life::remembered(&places),
@@ -73,6 +71,8 @@ pub async fn run_on(
     let (life, view) = Life::new(keeper, places.clone(), Arc::clone(&machine), faults);
     let (past, bus) = (Past::new(&places, view.settled.clone()), daemon.bus.clone());
     let router = router(&view, &past, &bus);
+    metrics::count(&daemon.metrics, &view);
+    // Not bound to the way down: calls that are still answered then may need it.
     tokio::spawn(life.run());
     tokio::spawn(past.clone().begin(bus.clone()));
     tokio::select! {
@@ -81,32 +81,6 @@ pub async fn run_on(
     }
     past.end(&bus).await;
     Ok(())
-}
-
-/// The farmer's settings, and what is wrong with them.
-fn settings(settings: &Settings) -> (keeper::Settings, Vec<Fault>) {
-    let mut wrong = Vec::new();
-    let adopt = match settings.get("disk.adopt") {
-        None | Some("empty") => true,
-        Some("none") => false,
-        Some(other) => {
-            let detail =
-                format!("zos.disk.adopt={other} is neither `empty` nor `none`: none is taken");
-            wrong.push(Fault::new("settings.disk-adopt", detail));
-            false
-        }
-    };
-    let wanted = match settings.get("identity").map(|text| (text, text.parse::<NodeId>())) {
-        None => Wanted::Unsaid,
-        Some(("new", _)) => Wanted::New,
-        Some((_, Ok(node))) => Wanted::Node(node),
-        Some((text, Err(error))) => {
-            let detail = format!("zos.identity={text} is neither `new` nor a node's id: {error}");
-            wrong.push(Fault::new("settings.identity", detail));
-            Wanted::Unsaid
-        }
-    };
-    (keeper::Settings { adopt, wanted }, wrong)
 }
 
 /// The daemon's answers.

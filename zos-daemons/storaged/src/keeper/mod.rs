@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use zos_api::local::storage::Settled;
+use zos_daemon::{Config, Reader};
 use zos_host::block::{self, Kind};
 use zos_types::NodeId;
 
@@ -34,6 +35,23 @@ pub struct Settings {
     pub adopt: bool,
     /// `zos.identity`.
     pub wanted: Wanted,
+}
+
+impl Config for Settings {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let adopt = match reader.text("disk.adopt") {
+            None => true,
+            // A word that makes no sense takes no disk.
+            Some(_) => {
+                reader.choice("disk.adopt", &[("empty", true), ("none", false)]).unwrap_or(false)
+            }
+        };
+        let wanted = reader.with("identity", "write `new` or a node's id", |text| match text {
+            "new" => Some(Wanted::New),
+            id => id.parse().ok().map(Wanted::Node),
+        });
+        Self { adopt, wanted: wanted.unwrap_or(Wanted::Unsaid) }
+    }
 }
 
 /// A disk that came once; if it goes and comes again, it is another one.

@@ -384,3 +384,21 @@ fn the_boot_medium_is_nobodys_pool() {
     assert_eq!(machine.role("sda"), Role::BootMedium);
     assert!(machine.written.is_empty() && machine.keeper.settled().is_some());
 }
+
+#[test]
+fn the_farmers_words_are_followed_or_shown() {
+    let node = node(X);
+    let check = |pairs: &[(&str, &str)], adopt: bool, wanted: Wanted, refused: &[&str]| {
+        let said = pairs.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned()));
+        let (settings, faults) = zos_daemon::Reader::config::<Settings>(&said.collect());
+        assert_eq!((settings.adopt, settings.wanted), (adopt, wanted), "{pairs:?}");
+        let ids: Vec<_> = faults.iter().map(|fault| fault.id.as_str()).collect();
+        assert_eq!(ids, refused, "{pairs:?}");
+    };
+    check(&[], true, Wanted::Unsaid, &[]);
+    check(&[("disk.adopt", "empty"), ("identity", "new")], true, Wanted::New, &[]);
+    check(&[("disk.adopt", "none")], false, Wanted::Unsaid, &[]);
+    check(&[("identity", &node.to_string())], true, Wanted::Node(node), &[]);
+    check(&[("disk.adopt", "all")], false, Wanted::Unsaid, &["settings.refused:disk.adopt"]);
+    check(&[("identity", "me")], true, Wanted::Unsaid, &["settings.refused:identity"]);
+}
