@@ -1,15 +1,17 @@
 //! `make run`: a node on this computer, started from the network as in a farm, with a twin's VM on it.
 //!
 //! ```text
-//!  iPXE over HTTP ─▶ console ─▶ zos capacity ─▶ zos apply hello.toml ─▶ zos logs -f ─▶ Ctrl-C: power button, off
+//!  iPXE over HTTP ─▶ console ─▶ zos capacity ─▶ zos service list ─▶ zos apply hello.toml ─▶ zos logs -f
+//!                                               (as its farmer)       └ Ctrl-C: power button, off ┘
 //! ```
 //!
-//! The node's disk and the twin's key stay in `target/run/`: the next run starts the same node again, its VM too.
+//! The node's disk and the keys of twin and farmer stay in `target/run/`: the next run starts the same node again, its
+//! VM too.
 #![forbid(unsafe_code)]
 
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
-use std::process::{Child, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -45,7 +47,7 @@ struct Arguments {
     /// Start by UEFI instead of BIOS.
     #[arg(long)]
     uefi: bool,
-    /// Forget the node, its disk and the twin's key of earlier runs.
+    /// Forget the node, its disk and the keys of earlier runs.
     #[arg(long)]
     fresh: bool,
 }
@@ -70,6 +72,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         firmware: if arguments.uefi { Firmware::Uefi } else { Firmware::Bios },
         disks: vec![disk(&dir.join("disk.img"))?],
         settings: vec!["zos.farm=home".into()],
+        farmer: true,
         ..Node::default()
     };
     let how = if Accel::probe()? == Accel::Kvm {
@@ -106,9 +109,15 @@ fn serve(machine: &mut Machine, dir: &Path, arguments: &Arguments, stop: &Stop) 
         machine.api_port()
     ));
     let twin = Twin::at(dir.join("twin.pem"))?;
-    for words in [&["capacity"][..], &["apply", "-f", "docs/examples/hello.toml", "--wait"]] {
-        show(&twin, machine, words, stop)?;
+    show(&twin, machine, &["capacity"], stop)?;
+    let farmer = machine.farmer()?.clone();
+    show(&farmer, machine, &["service", "list"], stop)?;
+    say("as the farmer, from another terminal:");
+    for words in [&["service", "list"][..], &["service", "logs", "vmd", "-f"], &["node", "reboot"]]
+    {
+        println!("    {}", typed(&farmer.zos(machine, words)?));
     }
+    show(&twin, machine, &["apply", "-f", "docs/examples/hello.toml", "--wait"], stop)?;
     if stop.wanted() {
         return Ok(());
     }
@@ -133,6 +142,12 @@ fn show(twin: &Twin, machine: &Machine, words: &[&str], stop: &Stop) -> Result<(
     let status = status.context("start zos")?;
     ensure!(status.success() || stop.wanted(), "zos {} ends with {status}", words.join(" "));
     Ok(())
+}
+
+/// A command as one types it; our paths have no spaces to quote.
+fn typed(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 /// Shows the VM's log until there is enough of it.

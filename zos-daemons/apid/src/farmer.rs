@@ -18,7 +18,7 @@ use crate::problem::Refused;
 const RULE: &str =
     "write the farmer's id, the 52 characters that `zos key show` prints; nobody is the farmer now";
 /// How to name the farmer.
-const HOW: &str = "put `zos.farmer=<id>` on the kernel's command line, or `farmer = <id>` into zos.conf on the boot \
+const HOW: &str = "put `zos.farmer=<id>` on the kernel's command line, or `zos.farmer = <id>` into zos.conf on the boot \
     stick, and boot the node again; `zos key show` prints your id";
 
 /// The farmer, as far as the settings tell.
