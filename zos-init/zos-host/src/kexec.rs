@@ -14,6 +14,11 @@ use crate::SysRoot;
 use crate::error::{Context, Error, Result};
 use crate::process::c_string;
 
+#[cfg(target_arch = "x86_64")]
+const KEXEC_FILE_LOAD: libc::c_long = libc::SYS_kexec_file_load;
+// asm-generic/unistd.h; the C library's list lacks it.
+#[cfg(not(target_arch = "x86_64"))]
+const KEXEC_FILE_LOAD: libc::c_long = 294;
 /// There is no initramfs (linux/kexec.h).
 const KEXEC_FILE_NO_INITRAMFS: libc::c_ulong = 4;
 /// Bytes that the kernel takes of a command line, NUL included: COMMAND_LINE_SIZE of x86; arm64 has as much.
@@ -41,7 +46,7 @@ pub fn load(
     // SAFETY: the kernel reads as many bytes of `line` as are given, its NUL included; both descriptors are open.
     let result = unsafe {
         libc::syscall(
-            libc::SYS_kexec_file_load,
+            KEXEC_FILE_LOAD,
             kernel.as_raw_fd(),
             initrd,
             line.as_bytes_with_nul().len(),
