@@ -3,6 +3,7 @@
 mod openmetrics;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -100,6 +101,9 @@ fn pid_1(api: Shutdown) -> Router {
             Ok(Crashes { crashes: vec![crash] })
         })
         .on_stream(async |_: Call, read: ReadLog, out: Sink<LogEntries>| {
+            if read.unit == "storaged" {
+                return long_log(&read, &out).await;
+            }
             for line in 1.. {
                 let text = format!("{} after {}", read.unit, read.after);
                 let entry = LogEntry { cursor: read.after + line, time_ms: line, level: 6, text };
@@ -107,6 +111,24 @@ fn pid_1(api: Shutdown) -> Router {
             }
             Err(CallError::busy("it never ends"))
         })
+}
+
+/// Lines 4 to 9 of a log, of which an answer holds two: the newest when it is asked at first, then the oldest first as
+/// a stream, which goes on.
+async fn long_log(read: &ReadLog, out: &Sink<LogEntries>) -> Result<LogEntries, CallError> {
+    let page = |from: u64, missed| {
+        let entry = |line| LogEntry { cursor: line, time_ms: line, level: 6, text: "x".into() };
+        LogEntries { entries: (from..from + 2).map(entry).collect(), missed }
+    };
+    static ASKED: AtomicBool = AtomicBool::new(false);
+    if !ASKED.swap(true, Ordering::Relaxed) {
+        return Ok(page(8, 7 - read.after));
+    }
+    for from in [4, 6, 8, 10] {
+        let missed = if from == 4 { 3 - read.after } else { 0 };
+        out.send(page(from, missed)).await?;
+    }
+    std::future::pending().await
 }
 
 /// A node on sockets, the client of its farmer, and what stops the API.
@@ -271,4 +293,18 @@ async fn crashes_of_this_boot_are_told_without_storaged() {
     let place = start(&["init.sock"]).await;
     let list = place.client.crashes().await.unwrap();
     assert_eq!((list.crashes[0].text.as_str(), list.earlier), ("oops", false));
+}
+
+/// A log that is longer than PID 1's longest answer comes whole, and ends.
+#[tokio::test]
+async fn a_long_log_comes_in_pieces() {
+    let place = start(&["init.sock"]).await;
+    let mut log = place.client.service_log(&name("storaged"), None, false).await.unwrap();
+    let first = log.next().await.unwrap().unwrap();
+    assert_eq!(first, LogRecord::Gap(LogGap { missed: 3, rebooted: false }));
+    for count in 4..=9 {
+        let LogRecord::Line(line) = log.next().await.unwrap().unwrap() else { panic!("{count}") };
+        assert!(line.cursor.ends_with(&format!(".{count}")), "{line:?}");
+    }
+    assert!(log.next().await.is_none());
 }

@@ -1,9 +1,11 @@
 //! What a farmer asks for, over local calls: services, power, crashes, counts.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 use zos_api::local::init::{
     self, Action, Describe, DescribeUnit, ListUnits, LogEntries, ReadLog, RestartUnit, Shutdown,
     Unit, UnitDetail, UnitKind,
@@ -36,30 +38,44 @@ impl Services for Node {
             let read = ReadLog { unit: name, after };
             // Each answer holds many lines, and PID 1 bounds it: one waits while another is sent.
             let (sender, stream) = mpsc::channel(1);
-            if follow {
-                let watch = within(ReadLog::INTERFACE, LOOK, self.bus.watch(read)).await?;
-                tokio::spawn(forward(watch, sender));
-            } else {
-                let entries = self.ask(LOOK, read).await?;
-                let _ = sender.try_send(Ok(entries)); // its reader is here still, and it is the first
+            let mut last = None;
+            if !follow {
+                let newest = self.ask(LOOK, read.clone()).await?;
+                if newest.missed == 0 {
+                    let _ = sender.try_send(Ok(newest)); // its reader is here still, and it is the first
+                    return Ok(stream);
+                }
+                // More is held than one answer has room for: those before it come as a stream does.
+                last = newest.entries.last().map(|entry| entry.cursor);
             }
+            let watch = within(ReadLog::INTERFACE, LOOK, self.bus.watch(read)).await?;
+            tokio::spawn(forward(watch, sender, last));
             Ok(stream)
         })
     }
 }
 
-/// Carries lines until the stream ends, or until its reader has gone.
+/// Carries lines until the stream ends, or the last that is wanted has come, or its reader has gone.
 async fn forward(
     mut watch: Watch<LogEntries>,
     sender: mpsc::Sender<Result<LogEntries, CallError>>,
+    last: Option<u64>,
 ) {
     loop {
         let entries = tokio::select! {
             entries = watch.next() => entries,
             () = sender.closed() => return,
+            () = sleep(LOOK), if last.is_some() => {
+                Some(Err(CallError::busy("zos-init does not go on with its log")))
+            }
         };
-        let Some(entries) = entries else { return };
-        if sender.send(entries).await.is_err() {
+        let Some(mut entries) = entries else { return };
+        let mut ended = entries.is_err();
+        if let (Ok(LogEntries { entries, .. }), Some(last)) = (&mut entries, last) {
+            ended = entries.last().is_some_and(|entry| entry.cursor >= last);
+            entries.retain(|entry| entry.cursor <= last);
+        }
+        if sender.send(entries).await.is_err() || ended {
             return;
         }
     }
@@ -105,10 +121,7 @@ impl Node {
     }
 
     /// What each service uses; those that can't be told are left out.
-    async fn describe_services(
-        &self,
-        units: &[Unit],
-    ) -> std::collections::BTreeMap<String, UnitDetail> {
+    async fn describe_services(&self, units: &[Unit]) -> BTreeMap<String, UnitDetail> {
         let mut calls = JoinSet::new();
         for unit in units.iter().filter(|unit| unit.kind == UnitKind::Service) {
             let (bus, unit) = (self.bus.clone(), unit.name.clone());
