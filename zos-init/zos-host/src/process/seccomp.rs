@@ -7,8 +7,9 @@
 //!                                        3 not listed   EPERM: what programs only probe for doesn't end them
 //! ```
 //! The lists allow; what they leave out is denied, new calls of later kernels included. They were measured:
-//! each daemon of the image was traced in a node that booted, adopted a disk, ran a VM and went down, and
-//! what it called is here. Calls that are always allowed cost nothing: the kernel keeps a bitmap of them.
+//! each daemon of the image was traced in a node that booted, adopted a disk and ran a VM, and what it called is
+//! here, with the other forms that another C library or architecture has for it. Calls that are
+//! always allowed cost nothing: the kernel keeps a bitmap of them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -32,8 +33,6 @@ pub enum Profile {
     /// Files, sockets of the local kind and of IP, timers, threads. No memory that is both its own and
     /// executable: it loads no code.
     Daemon,
-    /// And what makes a terminal a screen.
-    Console,
     /// And links: netlink, raw packets, taps; and it runs `nft`.
     Net,
     /// And memory to pass on.
@@ -43,9 +42,8 @@ pub enum Profile {
 }
 
 /// Every profile by its name.
-const PROFILES: [(&str, Profile); 5] = [
+const PROFILES: [(&str, Profile); 4] = [
     ("daemon", Profile::Daemon),
-    ("console", Profile::Console),
     ("net", Profile::Net),
     ("vm", Profile::Vm),
     ("storage", Profile::Storage),
@@ -64,7 +62,7 @@ struct More {
 }
 
 impl Profile {
-    /// `daemon`, `console`, `net`, `vm` or `storage`.
+    /// `daemon`, `net`, `vm` or `storage`.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         PROFILES.iter().find(|(known, _)| *known == name).map(|(_, profile)| *profile)
@@ -84,7 +82,6 @@ impl Profile {
     fn more(self) -> More {
         match self {
             Self::Daemon => More { requests: Some(&[]), ..More::default() },
-            Self::Console => More { requests: Some(calls::TERMINAL), ..More::default() },
             Self::Net => More {
                 calls: &[calls::PROGRAMS],
                 families: &[calls::AF_NETLINK, calls::AF_PACKET],

@@ -24,11 +24,7 @@ const ITSELF: &[i64] = &[
     SYS_rt_sigaction,
     SYS_rt_sigprocmask,
     SYS_rt_sigreturn,
-    SYS_rt_sigtimedwait,
-    SYS_rt_sigsuspend,
-    SYS_rt_sigpending,
     SYS_sigaltstack,
-    SYS_kill,
     SYS_tgkill,
     SYS_tkill,
     SYS_getpid,
@@ -38,8 +34,6 @@ const ITSELF: &[i64] = &[
     SYS_geteuid,
     SYS_getgid,
     SYS_getegid,
-    SYS_getpgid,
-    SYS_getsid,
     SYS_capget,
     SYS_prctl,
     SYS_prlimit64,
@@ -59,7 +53,6 @@ const THREADS: &[i64] = &[
     SYS_futex,
     SYS_set_tid_address,
     SYS_set_robust_list,
-    SYS_get_robust_list,
     SYS_rseq,
     SYS_membarrier,
     SYS_sched_yield,
@@ -88,14 +81,12 @@ const WAITING: &[i64] = &[
     SYS_ppoll,
     SYS_pselect6,
     SYS_eventfd2,
-    SYS_signalfd4,
     SYS_pipe2,
 ];
 
 /// Beside `ioctl`, whose request is looked at.
 const FILES: &[i64] = &[
     SYS_openat,
-    SYS_openat2,
     SYS_close,
     SYS_close_range,
     SYS_dup,
@@ -186,6 +177,8 @@ const EVERYBODY_X86: &[i64] = &[
 
 /// Running others and waiting for them.
 pub(super) const PROGRAMS: &[i64] = &[
+    SYS_kill,
+    SYS_rt_sigsuspend,
     SYS_wait4,
     SYS_waitid,
     SYS_pidfd_open,
@@ -197,9 +190,7 @@ pub(super) const PROGRAMS: &[i64] = &[
     SYS_getgroups,
     SYS_getresuid,
     SYS_getresgid,
-    SYS_sched_setaffinity,
     SYS_copy_file_range,
-    SYS_sendfile,
     #[cfg(target_arch = "x86_64")]
     SYS_fork,
     #[cfg(target_arch = "x86_64")]
@@ -218,32 +209,14 @@ pub(super) const MOUNTS: &[i64] = &[SYS_mount, SYS_umount2];
 pub(super) const OWNERS: &[i64] = &[
     SYS_fchown,
     SYS_fchownat,
-    SYS_utimensat,
-    SYS_symlinkat,
     #[cfg(target_arch = "x86_64")]
     SYS_chown,
     #[cfg(target_arch = "x86_64")]
     SYS_lchown,
-    #[cfg(target_arch = "x86_64")]
-    SYS_symlink,
 ];
 
 /// What only those who keep data on disks need.
-pub(super) const DISKS: &[i64] = &[
-    SYS_sync,
-    SYS_syncfs,
-    SYS_sync_file_range,
-    SYS_truncate,
-    SYS_getxattr,
-    SYS_lgetxattr,
-    SYS_fgetxattr,
-    SYS_listxattr,
-    SYS_llistxattr,
-    SYS_flistxattr,
-    SYS_setpriority,
-    SYS_getpriority,
-    SYS_ioprio_set,
-];
+pub(super) const DISKS: &[i64] = &[SYS_sync, SYS_syncfs, SYS_sync_file_range, SYS_truncate];
 
 /// Nothing of ours calls these, unless its profile lists them: whoever does is not what we started.
 pub(super) const HOSTILE: &[&[i64]] = &[
@@ -290,9 +263,6 @@ pub(super) const AF_PACKET: u64 = 17;
 /// `ioctl` requests of each: FIONBIO, FIONREAD, FIOCLEX; TCGETS and TIOCGWINSZ, by which programs ask
 /// whether they talk to a person.
 pub(super) const REQUESTS: &[u64] = &[0x5421, 0x541b, 0x5451, 0x5401, 0x5413];
-
-/// TCSETS, TCSETSW, TCSETSF: raw mode and back. KDGETMODE, KDSETMODE, VT_GETSTATE, VT_ACTIVATE.
-pub(super) const TERMINAL: &[u64] = &[0x5402, 0x5403, 0x5404, 0x4b3b, 0x4b3a, 0x5603, 0x5606];
 
 /// TIOCSTI and TIOCLINUX: they put words into the mouth of who sits at a terminal.
 pub(super) const TYPES_INTO_TERMINALS: &[u64] = &[0x5412, 0x541c];

@@ -55,7 +55,7 @@ fn run(filter: &BpfProgram, data: &[u8]) -> u32 {
 
 #[test]
 fn answers() {
-    use Profile::{Console, Daemon, Net, Storage, Vm};
+    use Profile::{Daemon, Net, Storage, Vm};
     let any = [0; 3];
     let thread = [0x003d_0f00, 0, 0];
     let rows: &[(Profile, i64, [u64; 3], u32)] = &[
@@ -80,8 +80,8 @@ fn answers() {
         (Storage, libc::SYS_socket, [16, 3, 0], ALLOW),
         (Daemon, libc::SYS_ioctl, [3, 0x5421, 0], ALLOW),
         (Daemon, libc::SYS_ioctl, [3, 0x5402, 0], EPERM),
-        (Console, libc::SYS_ioctl, [3, 0x5402, 0], ALLOW),
-        (Console, libc::SYS_ioctl, [3, 0x5412, 0], KILL),
+        (Daemon, libc::SYS_ioctl, [3, 0x5412, 0], KILL),
+        (Daemon, libc::SYS_kill, any, EPERM),
         (Net, libc::SYS_ioctl, [3, 0x4004_54ca, 0], ALLOW),
         (Storage, libc::SYS_ioctl, [3, 0xc138_fd03, 0], ALLOW),
         (Storage, libc::SYS_ioctl, [3, 0x541c, 0], KILL),
