@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -30,112 +31,140 @@ use crate::pid1::start_log;
 const UP: Duration = Duration::from_secs(120);
 const DOWN: Duration = Duration::from_secs(20);
 
+/// A node that is up.
+#[derive(Clone, Debug)]
+pub struct Up {
+    /// From 1.
+    pub number: u16,
+    /// Who it is.
+    pub id: NodeId,
+    /// Where its API answers.
+    pub address: SocketAddr,
+    /// Where its local sockets lie: `init.sock`, `vm.sock` ...
+    pub folder: PathBuf,
+}
+
+/// A simulation that is up. Dropped, its nodes go down on their own.
+#[derive(Debug)]
+pub struct Fleet {
+    nodes: Vec<Up>,
+    stop: watch::Sender<bool>,
+    news: mpsc::UnboundedReceiver<News>,
+    _places: Places,
+}
+
+impl Fleet {
+    /// Starts all nodes; they are up when this returns.
+    pub async fn start(options: &Options) -> Result<Self> {
+        limits::allow(options.nodes)?;
+        let places = Places::new(options)?;
+        let listeners = listen(options)?;
+        let (stop, stopped) = watch::channel(false);
+        let (tell, news) = mpsc::unbounded_channel();
+        let mut addresses = BTreeMap::new();
+        for (number, listener) in (1..).zip(listeners) {
+            let plan = plan(options, &places, number, listener);
+            addresses.insert(number, (reached(plan.listener.local_addr()?), plan.run.clone()));
+            node::start(plan, stopped.clone(), tell.clone())
+                .with_context(|| format!("start node {number}: no thread can be had"))?;
+        }
+        let mut fleet = Self { nodes: Vec::new(), stop, news, _places: places };
+        let late = || format!("not all nodes came up within {} s; --debug shows why", UP.as_secs());
+        timeout(UP, fleet.wait(addresses)).await.with_context(late)??;
+        Ok(fleet)
+    }
+
+    async fn wait(&mut self, mut addresses: BTreeMap<u16, (SocketAddr, PathBuf)>) -> Result<()> {
+        while !addresses.is_empty() {
+            match self.news.recv().await {
+                Some(News::Up(number, id)) => {
+                    let Some((address, folder)) = addresses.remove(&number) else { continue };
+                    self.nodes.push(Up { number, id, address, folder });
+                }
+                Some(News::Off(number, result)) => {
+                    result.with_context(|| format!("node {number} failed"))?;
+                    bail!("node {number} went off while it booted");
+                }
+                None => bail!("all nodes went off while they booted"),
+            }
+        }
+        self.nodes.sort_by_key(|node| node.number);
+        Ok(())
+    }
+
+    /// The nodes.
+    pub fn nodes(&self) -> &[Up] {
+        &self.nodes
+    }
+
+    /// Waits until all nodes are off by themselves, as farmers told them.
+    pub async fn all_off(&mut self) -> Result<()> {
+        while let Some(news) = self.news.recv().await {
+            match news {
+                News::Off(number, result) => {
+                    result.with_context(|| format!("node {number} failed"))?;
+                    eprintln!("node {number} is off");
+                }
+                News::Up(number, _) => eprintln!("node {number} has booted again"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes all nodes down in good order.
+    pub async fn end(mut self) -> Result<()> {
+        self.stop.send_replace(true);
+        let off = async { while self.news.recv().await.is_some() {} };
+        let late = || format!("not all nodes went down within {} s", DOWN.as_secs());
+        timeout(DOWN, off).await.with_context(late)
+    }
+}
+
 /// Runs a simulation until it is told to end.
 pub(crate) async fn run(options: &Options) -> Result<()> {
     // Before anything is started: a signal while nodes boot ends them too.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut told = pin!(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    });
     start_log(options.debug);
-    limits::allow(options.nodes)?;
-    let places = Places::new(options)?;
-    let listeners = listen(options)?;
-    let ports: Vec<SocketAddr> =
-        listeners.iter().map(TcpListener::local_addr).collect::<std::io::Result<_>>()?;
-
-    let (stop, stopped) = watch::channel(false);
-    let (tell, mut news) = mpsc::unbounded_channel();
-    for (number, listener) in (1..).zip(listeners) {
-        let plan = plan(options, &places, number, listener);
-        node::start(plan, stopped.clone(), tell.clone())
-            .with_context(|| format!("start node {number}: no thread can be had"))?;
-    }
-    drop(tell);
-
-    let nodes = usize::from(options.nodes);
-    let served = tokio::select! {
-        served = serve(options, &ports, &mut news) => served,
-        _ = interrupt.recv() => Ok(()),
-        _ = terminate.recv() => Ok(()),
+    let mut fleet = tokio::select! {
+        started = Fleet::start(options) => started?,
+        () = &mut told => return Ok(()),
     };
-    stop.send_replace(true);
-    let off = async { while news.recv().await.is_some() {} };
-    if timeout(DOWN, off).await.is_err() {
-        bail!("not all of {nodes} nodes went down within {} s", DOWN.as_secs());
+    tell(options, fleet.nodes())?;
+    tokio::select! {
+        off = fleet.all_off() => return off,
+        () = told => {}
     }
-    served
+    fleet.end().await
 }
 
-/// Tells the addresses when all are up, then waits until all are off.
-async fn serve(
-    options: &Options,
-    ports: &[SocketAddr],
-    news: &mut mpsc::UnboundedReceiver<News>,
-) -> Result<()> {
-    let ids = match timeout(UP, up(ports.len(), news)).await {
-        Ok(ids) => ids?,
-        Err(_) => bail!("not all nodes came up within {} s; --debug shows why", UP.as_secs()),
-    };
-    tell(options, ports, &ids)?;
-    let mut on = ports.len();
-    while on > 0 {
-        match news.recv().await {
-            Some(News::Off(number, result)) => {
-                result.with_context(|| format!("node {number} failed"))?;
-                on -= 1;
-                eprintln!("node {number} is off");
-            }
-            Some(News::Up(number, _)) => eprintln!("node {number} has booted again"),
-            None => break,
-        }
-    }
-    Ok(())
-}
-
-async fn up(
-    nodes: usize,
-    news: &mut mpsc::UnboundedReceiver<News>,
-) -> Result<BTreeMap<u16, NodeId>> {
-    let mut ids = BTreeMap::new();
-    while ids.len() < nodes {
-        match news.recv().await {
-            Some(News::Up(number, id)) => drop(ids.insert(number, id)),
-            Some(News::Off(number, result)) => {
-                result.with_context(|| format!("node {number} failed"))?;
-                bail!("node {number} went off while it booted");
-            }
-            None => bail!("all nodes went off while they booted"),
-        }
-    }
-    Ok(ids)
-}
-
-fn tell(options: &Options, ports: &[SocketAddr], ids: &BTreeMap<u16, NodeId>) -> Result<()> {
-    let addresses: Vec<(u16, NodeId, String)> = ids
-        .iter()
-        .zip(ports)
-        .map(|((number, id), port)| (*number, *id, format!("{id}@{}", reached(*port))))
-        .collect();
+fn tell(options: &Options, nodes: &[Up]) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if options.json {
-        let nodes: Vec<_> = addresses
+        let nodes: Vec<_> = nodes
             .iter()
-            .map(|(number, id, address)| {
-                serde_json::json!({ "number": number, "id": id, "address": address })
+            .map(|Up { number, id, address, folder }| {
+                let address = format!("{id}@{address}");
+                serde_json::json!({ "number": number, "id": id, "address": address, "sockets": folder })
             })
             .collect();
         writeln!(out, "{}", serde_json::json!({ "nodes": nodes }))?;
-    } else {
-        for (number, _, address) in &addresses {
-            writeln!(out, "node {number}  {address}")?;
-        }
-        if let Some((_, _, first)) = addresses.first() {
-            writeln!(
-                out,
-                "\nIn another terminal:\n\n    export ZOS_NODE={first}\n    zos node show\n"
-            )?;
-        }
-        writeln!(out, "Ctrl-C ends it.")?;
+        return Ok(out.flush()?);
     }
+    for Up { number, id, address, .. } in nodes {
+        writeln!(out, "node {number}  {id}@{address}")?;
+    }
+    if let Some(Up { id, address, .. }) = nodes.first() {
+        let (export, show) = (format!("export ZOS_NODE={id}@{address}"), "zos node show");
+        writeln!(out, "\nIn another terminal:\n\n    {export}\n    {show}\n")?;
+    }
+    writeln!(out, "Ctrl-C ends it.")?;
     Ok(out.flush()?)
 }
 
@@ -191,6 +220,7 @@ fn plan(options: &Options, places: &Places, number: u16, listener: TcpListener) 
 }
 
 /// Where the simulation keeps its files.
+#[derive(Debug)]
 struct Places {
     /// Goes when the simulation ends.
     folder: TempDir,

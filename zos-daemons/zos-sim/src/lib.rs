@@ -32,6 +32,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 
 pub use fault::{Fault, FaultOn};
+pub use fleet::{Fleet, Up};
 pub use hardware::Hardware;
 pub use options::Options;
 

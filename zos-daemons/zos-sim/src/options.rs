@@ -84,6 +84,11 @@ pub struct Options {
 }
 
 impl Options {
+    /// One node on a free port, for tests.
+    pub fn local() -> Self {
+        Self::parse_from(["zosd sim", "--port", "0"])
+    }
+
     /// The machine that each node finds.
     pub(crate) fn hardware(&self) -> Hardware {
         let some = |disks: &[Bytes]| disks.iter().copied().filter(|size| size.0 > 0).collect();

@@ -265,16 +265,16 @@ impl Core {
         }
         let Ok(service) = self.service(name) else { return };
         service.unit.pid = None;
-        let exit = match service.killed.take() {
-            Some(signal) => Exit { code: None, signal: Some(signal), oom: false },
-            None => exit,
-        };
+        let killed = service.killed.take();
+        let exit =
+            killed.map_or(exit, |signal| Exit { code: None, signal: Some(signal), oom: false });
         match service.unit.state {
             UnitState::Stopping => {
                 self.enter(now, name, UnitState::Exited, Some(exit), "told to stop".into());
             }
             _ => {
-                if now.saturating_sub(service.unit.since_ms) >= STABLE {
+                // Who was killed has not failed.
+                if killed.is_some() || now.saturating_sub(service.unit.since_ms) >= STABLE {
                     service.failures = 0;
                 }
                 let pause = PAUSE.saturating_mul(1 << service.failures.min(20)).min(LONGEST_PAUSE);

@@ -1,0 +1,237 @@
+//! A simulated node as its twins and its own daemons see it: admission, faults, kills.
+
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+use serde_json::{Value, json};
+use zos_api::client::{Client, ClientError};
+use zos_api::local::init::{KillUnit, ListUnits, UnitKind, UnitState};
+use zos_daemon::Bus;
+use zos_sim::{Fleet, Options};
+use zos_types::machine::Node;
+use zos_types::status::State;
+use zos_types::{Name, WorkloadName};
+
+/// One node, with a twin.
+struct Place {
+    fleet: Fleet,
+    client: Client,
+}
+
+impl Place {
+    async fn new(faults: &[&str]) -> Self {
+        let fault = faults.iter().map(|fault| fault.parse().unwrap()).collect();
+        Self::with(Options { fault, ..Options::local() }).await
+    }
+
+    async fn with(options: Options) -> Self {
+        let fleet = Fleet::start(&options).await.unwrap();
+        let node = &fleet.nodes()[0];
+        let address = format!("{}@{}", node.id, node.address).parse().unwrap();
+        Self { client: Client::new(address, Some(SigningKey::from_bytes(&[7; 32]))), fleet }
+    }
+
+    fn bus(&self) -> Bus {
+        Bus::at(&self.fleet.nodes()[0].folder)
+    }
+
+    async fn put(&self, name: &str, deployment: &Value) -> Result<(), String> {
+        let body = serde_json::to_vec(deployment).unwrap();
+        match self.client.put(&name.parse().unwrap(), &body, false).await {
+            Ok(_) => Ok(()),
+            Err(ClientError::Refused(problem)) => {
+                Err(format!("{} {:?}", problem.detail, problem.errors))
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// The state of a workload, and how often it was started again.
+    async fn state(&self, workload: &str) -> (State, u32) {
+        let WorkloadName { deployment, workload } = workload.parse().unwrap();
+        let status = self.client.get(&deployment).await.unwrap();
+        let workload = &status.workloads[&workload];
+        (workload.state.clone(), workload.restarts)
+    }
+
+    async fn until(&self, workload: &str, check: impl Fn(&State, u32) -> bool) {
+        for _ in 0..200 {
+            let (state, restarts) = self.state(workload).await;
+            if check(&state, restarts) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("{workload} stays {:?}", self.state(workload).await);
+    }
+
+    async fn faults(&self) -> Vec<String> {
+        let Node { faults, .. } = self.client.node().await.unwrap();
+        faults.into_iter().map(|fault| fault.id).collect()
+    }
+}
+
+fn vm(restart: &str) -> Value {
+    json!({ "type": "vm", "cpu": 1, "memory": "256MiB", "image": "builtin:hello", "restart": restart })
+}
+
+fn volume(size: &str, class: &str) -> Value {
+    json!({ "type": "volume", "size": size, "class": class })
+}
+
+fn deployment(version: u64, workloads: &Value) -> Value {
+    json!({ "version": version, "workloads": workloads })
+}
+
+#[tokio::test]
+async fn the_node_has_what_was_asked_for_and_no_more() {
+    let options = Options { cpus: 2, hdd: Vec::new(), ..Options::local() };
+    let place = Place::with(options).await;
+    let refused = async |workloads: Value, words: &str| {
+        let error = place.put("web", &deployment(1, &workloads)).await.unwrap_err();
+        assert!(error.contains(words), "{error}");
+    };
+    refused(json!({ "data": volume("2TiB", "ssd") }), "/workloads/data/size").await;
+    refused(json!({ "data": volume("1GiB", "hdd") }), "of hdd are left").await;
+    let mut large = vm("always");
+    large["cpu"] = 3.into();
+    refused(json!({ "hello": large }), "the node's threads").await;
+    large = vm("always");
+    large["memory"] = "16GiB".into();
+    refused(json!({ "hello": large }), "/workloads/hello/memory").await;
+
+    place.put("web", &deployment(1, &json!({ "data": volume("600GiB", "ssd") }))).await.unwrap();
+    place.until("web/data", |state, _| *state == State::Ready).await;
+    let second = deployment(1, &json!({ "data": volume("600GiB", "ssd") }));
+    assert!(place.put("more", &second).await.unwrap_err().contains("of ssd are left"));
+    let capacity = place.client.capacity().await.unwrap();
+    assert_eq!((capacity.deployments, capacity.capacity.cru.total), (1, 2));
+    place.client.delete(&"web".parse().unwrap()).await.unwrap();
+    for _ in 0..100 {
+        if place.put("more", &second).await.is_ok() {
+            return place.fleet.end().await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("what was deleted is still charged");
+}
+
+#[tokio::test]
+async fn guests_end_as_their_fault_has_it_and_come_back_as_their_policy_says() {
+    let all = || {
+        let names = ["always", "on-failure", "never"];
+        deployment(1, &names.iter().map(|name| (name.to_string(), vm(name))).collect())
+    };
+    let runs_again = |state: &State, restarts| restarts > 0 && *state == State::Running;
+    let stays = |state: &State, _| matches!(state, State::Stopped { .. });
+
+    let crash = async {
+        let place = Place::new(&["vm-crash"]).await;
+        place.put("web", &all()).await.unwrap();
+        place.until("web/always", runs_again).await;
+        place.until("web/on-failure", runs_again).await;
+        place.until("web/never", stays).await;
+        place
+    };
+    let poweroff = async {
+        let place = Place::new(&["vm-poweroff"]).await;
+        place.put("web", &all()).await.unwrap();
+        place.until("web/always", runs_again).await;
+        place.until("web/on-failure", stays).await;
+        place.until("web/never", stays).await;
+        place
+    };
+    let reboot = async {
+        let place = Place::new(&["vm-reboot"]).await;
+        place.put("web", &all()).await.unwrap();
+        place.until("web/never", runs_again).await;
+        place
+    };
+    let (crash, poweroff, reboot) = tokio::join!(crash, poweroff, reboot);
+    for place in [crash, poweroff, reboot] {
+        place.fleet.end().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn faults_of_the_machine_are_shown_and_have_their_effect() {
+    let check = async |fault: &str, shown: &[&str]| {
+        let place = Place::new(&[fault]).await;
+        let found = place.faults().await;
+        for expected in shown {
+            assert!(found.iter().any(|fault| fault == expected), "{fault}: {found:?}");
+        }
+        place
+    };
+    assert_eq!(Place::new(&[]).await.faults().await, [""; 0]);
+    let kvm = check("no-kvm", &["vm.no-kvm"]).await;
+    kvm.put("web", &deployment(1, &json!({ "hello": vm("always") }))).await.unwrap();
+    kvm.until("web/hello", |state, _| matches!(state, State::Degraded { .. })).await;
+    let disk = check("disk-failing", &["storage.unreadable:sda"]).await;
+    assert_eq!(disk.client.capacity().await.unwrap().capacity.hru.total, 0);
+    check("disk-foreign", &["storage.foreign-disk:sdz"]).await;
+    check("no-network", &["net.no-carrier"]).await;
+    let none = check("no-disk", &["storage.no-disk", "identity.ephemeral"]).await;
+    assert!(none.client.node().await.unwrap().ephemeral);
+}
+
+/// Fifty daemons killed, one after the other, while a deployment runs and others come and go.
+#[tokio::test]
+async fn kills_lose_nothing_that_was_acknowledged_and_touch_no_vm() {
+    let place = Place::new(&[]).await;
+    let web = json!({ "hello": vm("always"), "data": volume("1GiB", "ssd") });
+    place.put("web", &deployment(1, &web)).await.unwrap();
+    place.until("web/hello", |state, _| *state == State::Running).await;
+    let bus = place.bus();
+    let vm_units = async || {
+        let units = bus.call(ListUnits {}).await.unwrap().units;
+        let vms = units.into_iter().filter(|unit| unit.kind == UnitKind::Transient);
+        vms.map(|unit| (unit.name, unit.pid, unit.since_ms)).collect::<Vec<_>>()
+    };
+    let before = vm_units().await;
+
+    let daemons = ["provisiond", "vmd", "storaged", "apid", "identityd", "netd", "capacityd"];
+    let mut acknowledged: Vec<Name> = vec!["web".parse().unwrap()];
+    for round in 0..50usize {
+        let unit = daemons[round * 3 % daemons.len()].to_owned();
+        bus.call(KillUnit { unit, signal: "KILL".into() }).await.unwrap();
+        // What is asked for meanwhile may fail; what is acknowledged must stay.
+        let name: Name = format!("extra-{round}").parse().unwrap();
+        let small = deployment(1, &json!({ "data": volume("16MiB", "ssd") })).to_string();
+        let put = place.client.put(&name, small.as_bytes(), false);
+        match tokio::time::timeout(Duration::from_secs(5), put).await {
+            Ok(Ok(_)) => acknowledged.push(name),
+            Ok(Err(ClientError::Refused(problem))) => {
+                // A part that is being started again is no fault of the deployment's.
+                assert!(problem.status >= 500, "{problem:?}");
+            }
+            Ok(Err(ClientError::Unreachable { .. })) | Err(_) => {}
+            Ok(Err(error)) => panic!("{error}"),
+        }
+    }
+    assert!(acknowledged.len() > 20, "only {} were acknowledged", acknowledged.len());
+    for _ in 0..300 {
+        let units = bus.call(ListUnits {}).await.unwrap().units;
+        if units.iter().all(|unit| unit.state == UnitState::Running) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    place.until("web/hello", |state, restarts| *state == State::Running && restarts == 0).await;
+    for name in &acknowledged[1..] {
+        place.until(&format!("{name}/data"), |state, _| *state == State::Ready).await;
+    }
+    assert_eq!(vm_units().await, before);
+    place.fleet.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn latency_is_felt_and_a_farm_is_told() {
+    let latency = Duration::from_millis(200);
+    let place = Place::with(Options { latency, farm: Some("7".into()), ..Options::local() }).await;
+    let start = std::time::Instant::now();
+    let node = place.client.node().await.unwrap();
+    // A handshake and a request: two ways there and back at least.
+    assert!(start.elapsed() >= 2 * latency, "{:?}", start.elapsed());
+    assert_eq!(node.farm.as_deref(), Some("7"));
+}
