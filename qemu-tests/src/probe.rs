@@ -76,6 +76,12 @@ impl Probe {
         self.command(&format!("write {path} {text}")).map(drop)
     }
 
+    /// Gives a command whose answer may never come, since the node is gone by then. The line is of no use afterwards:
+    /// [`crate::Machine::wait_reboot`] leads to the next one.
+    pub fn tell(&mut self, command: &str) -> Result<()> {
+        writeln!(self.stream.get_mut(), "{command}").context("write to the probe")
+    }
+
     /// The names in a folder of the node.
     pub fn list(&mut self, path: &str) -> Result<Vec<String>> {
         let names = self.command(&format!("ls {path}"))?;

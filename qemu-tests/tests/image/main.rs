@@ -8,6 +8,7 @@
 //!  varlink    the local sockets, by systemd's client
 //!  bad_input  what is missing or broken is shown, and the node goes on as far as it can
 //!  supervision  bad services, bad unit files and bad callers disturb nobody else
+//!  evidence   a machine that dies comes back, and knows why it died
 //!  chaos      daemons killed at any moment: nothing acknowledged is lost, no VM is touched
 //! ```
 //!
@@ -19,6 +20,7 @@ mod bad_input;
 mod boot;
 mod chaos;
 mod disks;
+mod evidence;
 mod supervision;
 mod varlink;
 mod vm;
