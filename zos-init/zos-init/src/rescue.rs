@@ -289,7 +289,8 @@ mod tests {
 
     #[test]
     fn the_screen_fits_and_says_what_matters() {
-        let mut boot = Boot { image: "a".repeat(64), ..Boot::default() };
+        let mut boot = Boot::default();
+        boot.image.push_str(&"a".repeat(64));
         let found = screen(&boot, &[], Some(372_000), true).join("\n");
         for words in
             ["no service that could", "6 min 12 s after its start the kernel that is loaded"]

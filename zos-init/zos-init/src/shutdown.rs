@@ -68,7 +68,11 @@ pub(crate) fn finish(ending: Ending) -> ! {
     match (end, guard) {
         // Nobody would feed it, and it would switch the machine on again.
         (End::Poweroff | End::Halt, Some(guard)) => guard.disarm(),
-        (End::Reboot | End::Kexec, Some(guard)) => guard.feed(),
+        (End::Reboot | End::Kexec, Some(guard)) => {
+            guard.feed();
+            // Open for ever: the kernel would complain of a close that doesn't stop it.
+            std::mem::forget(guard);
+        }
         (_, None) => {}
     }
     if let Err(error) = power::end(end) {
