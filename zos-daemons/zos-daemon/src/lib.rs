@@ -154,18 +154,15 @@ impl Daemon {
         self.shutdown.finish(shutdown::GRACE).await;
     }
 
-    /// Signals readiness; PID 1's watchdog is fed from then on. [`Daemon::serve`] does it.
-    pub fn ready(&self) {
+    /// Signals readiness; PID 1's watchdog is fed from then on.
+    fn ready(&self) {
         if let Some(ready) = &self.ready {
             ready.tell();
         }
     }
+}
 
-    /// Waits for SIGTERM.
-    pub async fn stopped() -> Result<(), DaemonError> {
-        let mut stop = signal(SignalKind::terminate())
-            .map_err(|e| DaemonError::Os("listen for SIGTERM", e))?;
-        stop.recv().await;
-        Ok(())
-    }
+/// Logs why a daemon ended: the last line of a process that could not start or go on.
+pub fn log_end(daemon: &str, error: &dyn std::fmt::Display) {
+    eprint!("{}", log::line(log::ERROR, &format!("{error:#}"), daemon, &[]));
 }

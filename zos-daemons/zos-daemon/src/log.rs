@@ -18,6 +18,10 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use crate::Settings;
 use crate::metrics::LogLines;
 
+/// Numbers of syslog(3).
+pub(crate) const CRITICAL: u8 = 2;
+pub(crate) const ERROR: u8 = 3;
+
 /// How fine the log is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Verbosity(Level);
@@ -145,10 +149,10 @@ impl Visit for Said {
     }
 }
 
-/// The numbers of syslog(3).
+/// The same for events.
 fn priority(level: Level) -> u8 {
     match level {
-        Level::ERROR => 3,
+        Level::ERROR => ERROR,
         Level::WARN => 4,
         Level::INFO => 6,
         Level::DEBUG | Level::TRACE => 7,

@@ -13,9 +13,6 @@ use std::panic::PanicHookInfo;
 
 use crate::log;
 
-/// `LOG_CRIT` of syslog(3).
-const CRITICAL: u8 = 2;
-
 /// The most addresses told.
 const DEEP: usize = 24;
 
@@ -37,7 +34,7 @@ fn report(daemon: &str, panic: &PanicHookInfo<'_>) -> String {
         ("version", env!("CARGO_PKG_VERSION").into()),
         ("backtrace", frames.into()),
     ];
-    log::line(CRITICAL, &format!("panicked at {place}: {words}"), daemon, &fields)
+    log::line(log::CRITICAL, &format!("panicked at {place}: {words}"), daemon, &fields)
 }
 
 /// Where the program lies in memory: the first mapping of proc_pid_maps(5).

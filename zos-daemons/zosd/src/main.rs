@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         (Some(name), None) => match run(name) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("<3>{error:#}");
+                zos_daemon::log_end(name, &error);
                 ExitCode::FAILURE
             }
         },
