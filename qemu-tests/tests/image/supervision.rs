@@ -93,7 +93,12 @@ fn each_part(probe: &mut Probe) -> Result<()> {
     // These need nobody's word.
     until(probe, "crashing", |unit| state(unit) == "failed" && says(unit, "code 3"))?;
     until(probe, "preparing", |unit| state(unit) == "done" && unit["restarts"] == 2)?;
-    for (name, cause) in [("silent", "watchdog"), ("unwell", "liveness"), ("stuck", "liveness")] {
+    let causes = [
+        ("silent", "silent for 2 s; then signal 6"),
+        ("unwell", "check failed 2 times in a row: exit code 1"),
+        ("stuck", "check failed 2 times in a row: no answer"),
+    ];
+    for (name, cause) in causes {
         until(probe, name, |unit| unit["restarts"].as_u64() > Some(0))?;
         event(probe, name, cause)?;
     }
@@ -249,6 +254,9 @@ fn garbage_and_a_thousand_connections_disturb_nobody_and_vms_go_down_first() {
         let disk = scene.disk("key", 8 * GIB)?;
         let mut node = scene.start(&Node::with_disks([disk]).with_probe())?;
         node.wait_ready()?;
+        let found =
+            node.wait_node("last phase", SOON, |node| node.phases.contains_key("services"))?;
+        phases_in_order(&found)?;
         let api = twin.api(&node)?;
         api.put("hello", HELLO)?;
         running(&api, "hello")?;
@@ -272,6 +280,16 @@ fn garbage_and_a_thousand_connections_disturb_nobody_and_vms_go_down_first() {
 
         vms_first(&mut node)
     });
+}
+
+/// From the kernel's hand-over to the last service: each phase has its time, and they follow each other.
+fn phases_in_order(node: &NodeView) -> Result<()> {
+    let ends: Vec<Option<&u64>> =
+        ["mounts", "manifest", "loop", "services"].map(|name| node.phases.get(name)).to_vec();
+    let ordered = ends.is_sorted() && ends.iter().all(Option::is_some);
+    ensure!(ordered, "phases are missing or out of order: {:?}", node.phases);
+    println!("phases {:?}", node.phases);
+    Ok(())
 }
 
 /// A thousand connections at once to each socket, by nobody and by root.

@@ -94,7 +94,7 @@ exec = ["/bin/zos-probe", "act", "sleep"]
 user = "root"
 ready = "fd"
 watchdog = "2s"
-crash-budget = { crashes = 100000, within = "1min" }
+crash-budget = { crashes = 1000, within = "1min" }
 "#,
     ),
     (
@@ -104,7 +104,7 @@ exec = ["/bin/zos-probe", "act", "sleep"]
 user = "root"
 ready = "fd"
 liveness = { exec = ["/bin/zos-probe", "act", "exit", "1"], every = "500ms", timeout = "5s", failures = 2 }
-crash-budget = { crashes = 100000, within = "1min" }
+crash-budget = { crashes = 1000, within = "1min" }
 "#,
     ),
     (
@@ -114,7 +114,7 @@ exec = ["/bin/zos-probe", "act", "sleep"]
 user = "root"
 ready = "fd"
 liveness = { exec = ["/bin/zos-probe", "act", "deaf"], every = "500ms", timeout = "500ms", failures = 2 }
-crash-budget = { crashes = 100000, within = "1min" }
+crash-budget = { crashes = 1000, within = "1min" }
 "#,
     ),
     (
@@ -170,7 +170,7 @@ pub(crate) const WRONG: [(&str, &str, usize, &str); 14] = [
         "x-size",
         "exec = [\"/bin/x\"]\nuser = \"root\"\ncgroup = { memory-max = \"12 apples\" }\n",
         3,
-        "12 apples",
+        "memory-max",
     ),
     (
         "x-part",
@@ -178,7 +178,7 @@ pub(crate) const WRONG: [(&str, &str, usize, &str); 14] = [
         3,
         "memory-max",
     ),
-    ("x-missing", "exec = [\"/bin/x\"]\nuser = \"root\"\nrequires = [\"nobody\"]\n", 3, "nobody"),
+    ("x-missing", "exec = [\"/bin/x\"]\nuser = \"root\"\nrequires = [\"nobody\"]\n", 0, "nobody"),
     (
         "x-profile",
         "exec = [\"/bin/x\"]\nuser = \"root\"\nsandbox = { seccomp = \"deamon\" }\n",
