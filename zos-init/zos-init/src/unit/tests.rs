@@ -48,15 +48,16 @@ fn each_kind_of_mistake_has_its_line() {
         &format!("{GOOD}require = []\n"),
         &["a.toml:3: unknown key `require`; did you mean `requires`?"],
     );
-    let known = "exec, env, user, requires, after, socket, ready, ready-timeout, restart, stop-signal, \
-                 stop-timeout, capabilities, devices";
+    let known = "exec, env, user, dir, socket, ready-socket, requires, after, oneshot, ready, ready-timeout, restart, \
+                 backoff, crash-budget, retry, watchdog, liveness, stop-signal, stop-timeout, drains, log, cgroup, \
+                 sandbox, capabilities, devices";
     check(
         &format!("{GOOD}\nxyzzy = 1\n"),
         &[&format!("a.toml:4: unknown key `xyzzy`; known are {known}")],
     );
     check(
         &format!("{GOOD}ready = \"now\"\n"),
-        &["a.toml:3: `ready` = \"now\" is not one of none, fd"],
+        &["a.toml:3: `ready` = \"now\" is not one of none, fd, socket"],
     );
     check(
         &format!("{GOOD}after = \"b\"\n"),
@@ -80,6 +81,138 @@ fn each_kind_of_mistake_has_its_line() {
     check(&format!("{GOOD}devices = [\"/etc/x\"]\n"), &["a.toml:3: /etc/x is not below /dev"]);
     check("exec = [\"a\"]\nuser = \"root\"\n", &["a.toml:1: `exec`: a is not an absolute path"]);
     assert!(service::parse("a.toml", "a", "exec = [\n\n").unwrap_err()[0].line > 0);
+}
+
+#[test]
+fn each_new_key() {
+    let rules = |more: &str| match service::parse("a.toml", "a", &format!("{GOOD}{more}\n")) {
+        Ok(service) => service.rules,
+        Err(problems) => panic!("{more}: {problems:?}"),
+    };
+    let known = || Rules::default();
+    let check = Liveness { every: 30_000, timeout: 5_000, failures: 3 };
+    let socket = "ready = \"socket\"\nready-socket = \"/run/a.sock\"";
+    for (more, expect) in [
+        ("", known()),
+        ("oneshot = true", Rules { ready: Ready::Ended, ..known() }),
+        ("oneshot = false", known()),
+        (socket, Rules { ready: Ready::Socket, ..known() }),
+        (
+            "backoff = { first = \"1s\", longest = \"5min\" }",
+            Rules { backoff: Backoff { first: 1_000, longest: 300_000 }, ..known() },
+        ),
+        (
+            "backoff.first = \"1min\"",
+            Rules { backoff: Backoff { first: 60_000, longest: 60_000 }, ..known() },
+        ),
+        (
+            "crash-budget = { crashes = 3, within = \"1h\" }",
+            Rules { budget: Budget { crashes: 3, within: 3_600_000 }, ..known() },
+        ),
+        ("retry = \"90s\"", Rules { retry: Some(90_000), ..known() }),
+        ("retry = \"never\"", Rules { retry: None, ..known() }),
+        ("watchdog = \"60s\"", Rules { watchdog: Some(60_000), ..known() }),
+        ("liveness = { exec = [\"/bin/c\"] }", Rules { liveness: Some(check), ..known() }),
+        (
+            "[liveness]\nexec = [\"/bin/c\"]\nevery = \"1s\"\ntimeout = \"2s\"\nfailures = 9",
+            Rules {
+                liveness: Some(Liveness { every: 1_000, timeout: 2_000, failures: 9 }),
+                ..known()
+            },
+        ),
+        ("socket = \"/a\"\ndrains = true", Rules { drains: true, ..known() }),
+    ] {
+        assert_eq!(rules(more), expect, "{more}");
+    }
+    let text = format!(
+        "{GOOD}dir = \"/var\"\n{socket}\nliveness = {{ exec = [\"/bin/c\", \"x\"] }}\n\
+         log = {{ ring = \"64KiB\", console = true, burst = 9, rate = 3 }}\n\
+         cgroup = {{ memory-max = \"64MiB\", memory-high = 1000, memory-min = \"1GiB\", oom-group = false, \
+         cpu-weight = 7, cpu-max = \"250%\", pids-max = 64, io-weight = 10000 }}\n"
+    );
+    let service = service::parse("a.toml", "a", &text).unwrap();
+    assert_eq!((service.dir.as_str(), service.check.len()), ("/var", 2));
+    assert_eq!(service.ready_socket.as_deref(), Some("/run/a.sock"));
+    let log = crate::journal::Rules { ring: 64 << 10, console: true, burst: 9, rate: 3 };
+    assert_eq!(service.log, log);
+    let cgroup = Resources {
+        memory_max: Some(64 << 20),
+        memory_high: Some(1_000),
+        memory_min: Some(1 << 30),
+        oom_group: false,
+        cpu_weight: Some(7),
+        cpu_max: Some(250),
+        pids_max: Some(64),
+        io_weight: Some(10_000),
+    };
+    assert_eq!(service.cgroup, cgroup);
+}
+
+#[test]
+fn each_kind_of_mistake_in_the_new_keys() {
+    for (more, expect) in [
+        ("oneshot = \"yes\"", "3: `oneshot` must be true or false"),
+        (
+            "oneshot = true\nready = \"fd\"",
+            " `ready` and `oneshot`: a oneshot is ready when it has ended",
+        ),
+        (
+            "oneshot = true\nwatchdog = \"9s\"",
+            " `watchdog` and `oneshot`: a oneshot is ready when it has ended",
+        ),
+        (
+            "ready = \"socket\"",
+            " `ready` = \"socket\" needs `ready-socket`, the path that it binds",
+        ),
+        ("\nready-socket = \"/a\"", "4: `ready-socket` means nothing without `ready` = \"socket\""),
+        ("dir = \"var\"", "3: `dir`: var is not an absolute path"),
+        ("drains = true", " `drains` needs a `socket`, where it is asked"),
+        ("backoff = \"1s\"", "3: `backoff` is a string, not a table"),
+        (
+            "backoff = { frist = \"1s\" }",
+            "3: unknown key `backoff.frist`; did you mean `backoff.first`?",
+        ),
+        (
+            "\n[backoff]\nfirst = \"9s\"\nlongest = \"1s\"",
+            "4: `backoff`: `longest` is shorter than `first`",
+        ),
+        ("backoff.first = \"0s\"", "3: `backoff.first` must be longer than 0"),
+        ("crash-budget = { crashes = 0 }", "3: `crash-budget.crashes` must be a number, 1 to 1000"),
+        ("[crash-budget]\n\nwithin = 3", "5: `crash-budget.within` is a integer, not a text"),
+        (
+            "retry = \"nevre\"",
+            "3: `retry` = \"nevre\": write \"500ms\", \"90s\" or \"2min\" or \"never\"",
+        ),
+        ("watchdog = \"0ms\"", "3: `watchdog` must be longer than 0"),
+        (
+            "liveness = { every = \"9s\" }",
+            "3: `liveness.exec` is missing: a list of the program and its arguments",
+        ),
+        ("[liveness]\nexec = [\"c\"]\n", "4: `liveness.exec`: c is not an absolute path"),
+        (
+            "[liveness]\nexec = [\"/c\"]\nxyzzy = 1",
+            "5: unknown key `liveness.xyzzy`; known are exec, every, timeout, failures",
+        ),
+        ("log = { ring = \"64KB\" }", "3: `log.ring`: write \"64MiB\" or a number of bytes"),
+        ("log = { console = 1 }", "3: `log.console` must be true or false"),
+        ("log = { rate = -1 }", "3: `log.rate` must be a number, 0 or more"),
+        (
+            "[cgroup]\nmemory_max = 1",
+            "4: unknown key `cgroup.memory_max`; did you mean `cgroup.memory-max`?",
+        ),
+        (
+            "[cgroup]\nmemory-max = \"99999999TiB\"",
+            "4: `cgroup.memory-max`: write \"64MiB\" or a number of bytes",
+        ),
+        ("[cgroup]\ncpu-weight = 0", "4: `cgroup.cpu-weight` must be a number, 1 to 10000"),
+        (
+            "[cgroup]\ncpu-max = \"half\"",
+            "4: `cgroup.cpu-max` = \"half\": write \"50%\"; \"200%\" is two processors",
+        ),
+        ("[cgroup]\npids-max = true", "4: `cgroup.pids-max` must be a number, 1 to 4194304"),
+    ] {
+        check(&format!("{GOOD}{more}\n"), &[&format!("a.toml:{expect}")]);
+    }
 }
 
 #[test]
