@@ -44,6 +44,12 @@ pub struct Life {
     machine: Arc<dyn Machine>,
     faults: FaultBoard,
     started: Instant,
+    /// How far a machine that waits for no disk is ahead of the clock.
+    ahead: Duration,
+    /// Whether the disks that are here were told.
+    listed: bool,
+    /// Jobs under way.
+    working: usize,
     events: mpsc::Receiver<Event>,
     news: mpsc::Sender<Event>,
     settled: watch::Sender<Option<Settled>>,
@@ -97,6 +103,9 @@ impl Life {
             machine,
             faults,
             started: Instant::now(),
+            ahead: Duration::ZERO,
+            listed: false,
+            working: 0,
             events,
             news,
             settled,
@@ -120,20 +129,34 @@ impl Life {
 
     async fn next(&mut self, wake: Option<Duration>) -> Option<Event> {
         let Some(wake) = wake else { return self.events.recv().await };
+        let idle = self.listed && self.working == 0 && self.keeper.settled().is_none();
+        if idle && !self.machine.waits() {
+            self.ahead += wake.saturating_sub(self.now());
+            return Some(Event::Tick);
+        }
+        let due = self.started + wake.saturating_sub(self.ahead);
         tokio::select! {
             event = self.events.recv() => event,
-            () = tokio::time::sleep_until((self.started + wake / self.machine.pace()).into()) => {
-                Some(Event::Tick)
-            }
+            () = tokio::time::sleep_until(due.into()) => Some(Event::Tick),
         }
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed() + self.ahead
     }
 
     async fn handle(&mut self, event: Event) -> Option<Duration> {
         if let Event::Opened(_, Ok(pool)) = &event {
             self.open(pool.as_ref().clone()).await;
         }
-        let now = self.started.elapsed() * self.machine.pace();
-        let (jobs, wake) = self.keeper.handle(now, event);
+        match &event {
+            Event::Disks(..) => self.listed = true,
+            Event::Judged(..) | Event::Opened(..) | Event::Owned(..) | Event::Prepared(_) => {
+                self.working = self.working.saturating_sub(1);
+            }
+            Event::Identity(..) | Event::Tick => {}
+        }
+        let (jobs, wake) = self.keeper.handle(self.now(), event);
         for job in jobs {
             self.start(job);
         }
@@ -194,7 +217,7 @@ impl Life {
     }
 
     /// Does a job apart from the daemon's one thread; its event comes when it is done.
-    fn start(&self, job: Job) {
+    fn start(&mut self, job: Job) {
         let (news, machine) = (self.news.clone(), Arc::clone(&self.machine));
         let disk = |key: &DiskKey| self.keeper.disk(key).cloned();
         let work: Box<dyn FnOnce() -> Event + Send> = match job {
@@ -235,6 +258,7 @@ impl Life {
                 })
             }
         };
+        self.working += 1;
         tokio::spawn(async move {
             if let Ok(event) = tokio::task::spawn_blocking(work).await {
                 let _ = news.send(event).await;

@@ -42,8 +42,8 @@ pub trait Machine: std::fmt::Debug + Send + Sync + 'static {
     fn prepare(&self, pool: Option<&Pool>) -> zos_host::Result<()>;
     /// What volumes are made of.
     fn devices(&self) -> Arc<dyn Devices>;
-    /// How many times faster than the clock its time runs: a simulated disk needs no time to turn up.
-    fn pace(&self) -> u32;
+    /// Whether disks may turn up late, so that a boot waits for them; a simulated machine's don't.
+    fn waits(&self) -> bool;
 }
 
 /// The node that this program runs on.
@@ -92,7 +92,7 @@ impl Machine for Node {
         Arc::new(Crypt)
     }
 
-    fn pace(&self) -> u32 {
-        1
+    fn waits(&self) -> bool {
+        true
     }
 }

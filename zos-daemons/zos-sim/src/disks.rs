@@ -207,9 +207,8 @@ impl Machine for Disks {
         Arc::new(Plain)
     }
 
-    /// Five seconds without a new disk are a tenth of one.
-    fn pace(&self) -> u32 {
-        50
+    fn waits(&self) -> bool {
+        false
     }
 }
 
