@@ -1,6 +1,6 @@
 //! The local sockets, spoken to by somebody else's client: systemd's `varlinkctl`, from its Debian package.
 //!
-//! It reads our interface texts with its own parser, checks our replies by them, and knows how an error, a stream and a
+//! It reads our interface texts with its own parser, and knows how an error, a stream and a
 //! call without an answer have to look.
 
 use anyhow::{Context as _, Result, ensure};

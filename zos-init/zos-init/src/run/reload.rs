@@ -1,10 +1,9 @@
 //! Reading the unit files again.
 //!
 //! ```text
-//!                  file is good ─────────────────────────▶ as the file says now
-//!  each unit that  file is bad, or its place is unclear ─▶ as it was
-//!  is or was       file is gone ─────────────────────────▶ stops, and is forgotten
-//!                  what stays contradicts what is new ───▶ nothing changes at all
+//!             good ─▶ as it says now ┐            one that is would fall out
+//!  unit file  bad ──▶ as it was ─────┴▶ in order? ───────────────────────────▶ nothing changes at all
+//!             gone ─▶ stops, and is forgotten
 //! ```
 
 use std::path::Path;
@@ -34,7 +33,7 @@ impl Node {
         let is_there =
             |folder: &str, name: &str| dir.join(folder).join(format!("{name}.toml")).exists();
         let old = self.services.values().cloned().collect();
-        let mut new = unit::load(dir);
+        let mut new = unit::read(dir);
         let services = merge(&mut new, old, |name| is_there("units", name));
         let mut told = Reloaded {
             problems: new.problems.iter().map(ToString::to_string).collect(),
@@ -74,25 +73,24 @@ impl Node {
     }
 }
 
-/// The services that are to be, in start order; `None`: nothing may change. Problems are added to those of the files.
+/// The services that are to be, in start order; `None`: one that is would fall out, so nothing may change. Problems are
+/// added to those of the files.
 fn merge(
     new: &mut Units,
     old: Vec<Service>,
     is_there: impl Fn(&str) -> bool,
 ) -> Option<Vec<Service>> {
     let mut services = std::mem::take(&mut new.services);
-    let is_new = |old: &Service| services.iter().any(|new| new.name == old.name);
-    let kept: Vec<Service> =
-        old.into_iter().filter(|old| !is_new(old) && is_there(&old.name)).collect();
-    if kept.is_empty() {
-        return Some(services);
+    let old: Vec<Service> = old.into_iter().filter(|old| is_there(&old.name)).collect();
+    let has = |services: &[Service], name: &str| services.iter().any(|one| one.name == name);
+    for service in &old {
+        if !has(&services, &service.name) {
+            services.push(service.clone());
+        }
     }
-    services.extend(kept);
-    let count = services.len();
     let (services, problems) = unit::order(services);
-    let all = services.len() == count;
     new.problems.extend(problems);
-    all.then_some(services)
+    old.iter().all(|old| has(&services, &old.name)).then_some(services)
 }
 
 #[cfg(test)]
@@ -110,7 +108,7 @@ mod tests {
             let text = format!("exec = [\"/bin/x\"]\nuser = \"root\"\n{lines}\n");
             fs::write(dir.path().join(format!("units/{name}.toml")), text).unwrap();
         }
-        let units = unit::load(dir.path());
+        let units = unit::read(dir.path());
         (dir, units)
     }
 
@@ -139,13 +137,16 @@ mod tests {
         // A bad file: as it was.
         let merged = check(&[a, ("b", "ready = \"maybe\""), c], Some(&["a", "b", "c"]), "maybe");
         assert_eq!(merged[1].rules.after, ["a"]);
-        // A cycle: both as they were.
-        let cycle = check(&[("a", "after = [\"b\"]"), b, c], Some(&["a", "b", "c"]), "b -> a");
-        assert!(cycle[0].rules.after.is_empty());
-        // One that is needed is gone.
+        // The others know it all the while.
+        let merged =
+            check(&[("a", "after = [\"b\"]"), ("b", "x = 1"), c], None, "each waits for the next");
+        assert!(merged.is_empty());
+        let d = ("d", "after = [\"b\"]");
+        let merged = check(&[a, ("b", "x = 1"), c, d], Some(&["a", "b", "c", "d"]), "unknown key");
+        assert_eq!(merged[3].rules.after, ["b"]);
+        // One that is would have no place any more; a new one is left out.
+        check(&[("a", "after = [\"b\"]"), b, c], None, "b -> a");
         check(&[a, c], None, "requires b");
-        // What stays as it was, and what is new, wait for each other.
-        let new = [("a", "after = [\"b\"]"), ("b", "after = [\"a\"]\nready = \"maybe\""), c];
-        check(&new, None, "maybe");
+        check(&[a, b, c, ("d", "requires = [\"e\"]")], Some(&["a", "b", "c"]), "requires e");
     }
 }

@@ -121,11 +121,20 @@ pub(crate) struct Units {
 /// Reads `DIR/units/*.toml` and `DIR/templates/*.toml`.
 #[must_use]
 pub(crate) fn load(dir: &Path) -> Units {
+    let mut units = read(dir);
+    let (services, problems) = order(units.services);
+    units.services = services;
+    units.problems.extend(problems);
+    units
+}
+
+/// The same, each service by itself: in the order of their names.
+#[must_use]
+pub(crate) fn read(dir: &Path) -> Units {
     let mut units = Units::default();
-    let mut services = Vec::new();
     for (file, name, text) in files(&dir.join("units"), &mut units.problems) {
         match service::parse(&file, &name, &text) {
-            Ok(service) => services.push(service),
+            Ok(service) => units.services.push(service),
             Err(problems) => units.problems.extend(problems),
         }
     }
@@ -137,9 +146,6 @@ pub(crate) fn load(dir: &Path) -> Units {
             Err(problems) => units.problems.extend(problems),
         }
     }
-    let (services, problems) = graph::order(services);
-    units.services = services;
-    units.problems.extend(problems);
     units
 }
 
