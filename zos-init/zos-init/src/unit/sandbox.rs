@@ -142,6 +142,8 @@ fn paths(form: &mut Form<'_>, key: &'static str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn sandbox(text: &str) -> std::result::Result<Sandbox, Vec<String>> {
@@ -224,6 +226,31 @@ mod tests {
         ];
         for (text, expected) in rows {
             assert_eq!(sandbox(text), Err(vec![expected.to_owned()]), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_service_of_the_image_has_a_fence() {
+        let units = super::super::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+        assert!(units.services.len() >= 8, "{:?}", units.problems);
+        for service in &units.services {
+            let (name, fence) = (&service.name, &service.sandbox);
+            assert!(fence.seccomp.is_some() && fence.no_new_privs, "{name}");
+            if name == "storaged" {
+                // What it mounts is for everybody, and landlock forbids mounting.
+                assert_eq!(
+                    *fence,
+                    Sandbox { seccomp: Some(Profile::Storage), ..Sandbox::default() }
+                );
+                continue;
+            }
+            assert!(fence.paths.exec.is_some(), "{name} may execute anything");
+            assert_eq!((&*fence.read_only, &*fence.private), (&*list(&["/"]), &*list(&["/tmp"])));
+            let state = fence.writable.contains(&"/state".to_owned());
+            let keeps = ["identityd", "netd", "provisiond"].contains(&name.as_str());
+            assert_eq!(state, keeps, "{name} and /state");
+            // A rule for /state would be one for the folder that is covered later.
+            assert_eq!(fence.paths.write.is_none(), keeps, "{name} and landlock");
         }
     }
 }
