@@ -54,8 +54,10 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Starts all nodes; they are up when this returns.
+    /// Starts all nodes; they are up when this returns. The log of the whole process goes to them, unless
+    /// it goes elsewhere already.
     pub async fn start(options: &Options) -> Result<Self> {
+        start_log(options.debug);
         limits::allow(options.nodes)?;
         let places = Places::new(options)?;
         let listeners = listen(options)?;
@@ -131,7 +133,6 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
             _ = terminate.recv() => {}
         }
     });
-    start_log(options.debug);
     let mut fleet = tokio::select! {
         started = Fleet::start(options) => started?,
         () = &mut told => return Ok(()),

@@ -1,0 +1,135 @@
+//! The program against a whole node without a machine: the real daemons, from a twin's file to a VM's
+//! console, and what its farmer does meanwhile.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::process::Command;
+use zos_sim::{Fleet, Options};
+
+const HELLO: &str = include_str!("../../../docs/examples/hello.toml");
+
+/// A node whose farmer is the twin.
+struct Place {
+    fleet: Fleet,
+    node: String,
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("hello.toml"), HELLO).unwrap();
+        let (code, key) = run("", folder.path(), &["key", "new", "--json"]).await;
+        assert_eq!(code, 0, "{key}");
+        let id = serde_json::from_str::<Value>(&key).unwrap()["id"].as_str().unwrap().to_owned();
+        let options = Options { farmer: Some(id.parse().unwrap()), ..Options::local() };
+        let fleet = Fleet::start(&options).await.unwrap();
+        let node = format!("{}@{}", fleet.nodes()[0].id, fleet.nodes()[0].address);
+        Self { fleet, node, folder }
+    }
+
+    /// What the program prints when all goes well.
+    async fn zos(&self, arguments: &[&str]) -> String {
+        let (code, text) = run(&self.node, self.folder.path(), arguments).await;
+        assert_eq!(code, 0, "{arguments:?}: {text}");
+        text
+    }
+
+    async fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.zos(&[arguments, &["--json"]].concat()).await;
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    /// Repeats until the text holds these words.
+    async fn until(&self, arguments: &[&str], words: &str) -> String {
+        let mut text = String::new();
+        for _ in 0..200 {
+            text = run(&self.node, self.folder.path(), arguments).await.1;
+            if text.contains(words) {
+                return text;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("{arguments:?} never says `{words}`: {text}");
+    }
+}
+
+/// Exit code, and what was printed on both outputs.
+async fn run(node: &str, folder: &Path, arguments: &[&str]) -> (i32, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zos"));
+    command.args(arguments).current_dir(folder).env("ZOS_KEY", folder.join("key"));
+    command.env("ZOS_NODE", node);
+    if node.is_empty() {
+        command.env_remove("ZOS_NODE");
+    }
+    let output = command.output().await.unwrap();
+    let said = if output.status.success() { output.stdout } else { output.stderr };
+    (output.status.code().unwrap(), String::from_utf8(said).unwrap())
+}
+
+#[tokio::test]
+async fn the_sample_goes_its_whole_way() {
+    let place = Place::new().await;
+    let dry = place.zos(&["apply", "-f", "hello.toml", "--dry-run"]).await;
+    assert!(dry.starts_with("would create hello version 1; it uses 0.25 CU"), "{dry}");
+    place.zos(&["apply", "-f", "hello.toml", "--wait", "--timeout", "30"]).await;
+    let list = place.zos(&["list"]).await;
+    assert!(list.contains("hello  1        1 ready, 1 running"), "{list}");
+    let shown = place.json(&["show", "hello"]).await;
+    let address = shown["workloads"]["hello"]["address"].as_str().expect("an address").to_owned();
+    let log = place.until(&["logs", "hello/hello"], "hello 2: ").await;
+    assert!(log.contains("cpus 1, memory 256 MiB, vda 1024 MiB boots: 1"), "{log}");
+    assert!(log.contains(&format!("eth0 {address}/16")), "{log}");
+    assert_eq!(place.json(&["capacity"]).await["vms"], 1);
+
+    // Another version: the VM starts anew with what it had.
+    let changed = HELLO.replace("version = 1", "version = 2").replace("256MiB", "512MiB");
+    std::fs::write(place.folder.path().join("hello.toml"), changed).unwrap();
+    place.zos(&["apply", "-f", "hello.toml", "--wait", "--timeout", "30"]).await;
+    place.until(&["logs", "hello/hello"], "memory 512 MiB, vda 1024 MiB boots: 2").await;
+    assert_eq!(place.json(&["show", "hello"]).await["deployment"]["version"], 2);
+    // What was, can't be applied again.
+    std::fs::write(place.folder.path().join("hello.toml"), HELLO).unwrap();
+    let (code, said) = run(&place.node, place.folder.path(), &["apply", "-f", "hello.toml"]).await;
+    assert_eq!(code, 3, "{said}");
+
+    let deleted = place.zos(&["delete", "hello"]).await;
+    assert!(deleted.contains("the next version of this name is 3"), "{deleted}");
+    let (code, _) = run(&place.node, place.folder.path(), &["show", "hello"]).await;
+    assert_eq!(code, 4);
+    assert_eq!(place.zos(&["list"]).await, "NAME  VERSION  WORKLOADS\n");
+    place.fleet.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_farmer_restarts_daemons_and_the_node_and_nothing_is_lost() {
+    let place = Place::new().await;
+    place.zos(&["apply", "-f", "hello.toml", "--wait", "--timeout", "30"]).await;
+    for name in ["provisiond", "vmd", "storaged", "netd"] {
+        place.zos(&["service", "restart", name]).await;
+        place.until(&["service", "status", name, "--json"], "\"state\": \"running\"").await;
+    }
+    let shown = place.json(&["show", "hello"]).await;
+    assert_eq!(shown["workloads"]["hello"]["restarts"], 0, "{shown}");
+    let listed = place.zos(&["service", "list"]).await;
+    assert!(listed.contains("provisiond"), "{listed}");
+    let logs = place.until(&["service", "logs", "provisiond"], "hello").await;
+    assert!(logs.contains("version 1"), "{logs}");
+    let metrics = place.zos(&["node", "metrics"]).await;
+    assert!(metrics.contains("zos_provision"), "{metrics}");
+
+    place.zos(&["node", "reboot", "--yes"]).await;
+    place.until(&["node", "show", "--json"], "\"boot_reason\": \"reboot\"").await;
+    place.until(&["show", "hello"], "running").await;
+    place.until(&["logs", "hello/hello"], "boots: 2").await;
+
+    let mut fleet = place.fleet;
+    let (node, folder) = (place.node, place.folder);
+    let (code, said) = run(&node, folder.path(), &["node", "poweroff", "--yes"]).await;
+    assert_eq!(code, 0, "{said}");
+    tokio::time::timeout(Duration::from_secs(30), fleet.all_off()).await.unwrap().unwrap();
+    let (code, _) = run(&node, folder.path(), &["node", "show"]).await;
+    assert_eq!(code, 5);
+}
