@@ -215,6 +215,21 @@ impl<'a> Form<'a> {
         millis
     }
 
+    /// A duration that isn't 0.
+    pub(super) fn positive_millis(&mut self, key: &'static str) -> Option<u64> {
+        let (line, text) = self.text(key)?;
+        let millis = millis(&text);
+        match millis {
+            None => self.refuse_millis(line, key, &text, ""),
+            Some(0) => {
+                let what = format!("`{}` must be longer than 0", self.named(key));
+                self.refuse(line, what);
+            }
+            Some(_) => {}
+        }
+        millis.filter(|millis| *millis > 0)
+    }
+
     /// A duration, or `"never"`: `Some(None)`.
     pub(super) fn millis_or_never(&mut self, key: &'static str) -> Option<Option<u64>> {
         let (line, text) = self.text(key)?;

@@ -129,10 +129,10 @@ pub(super) fn parse(form: &mut Form<'_>) -> (Rules, Vec<String>) {
     let backoff = backoff(form);
     let budget = form.within("crash-budget", |form| Budget {
         crashes: count(form, "crashes").unwrap_or(known.budget.crashes),
-        within: positive(form, "within").unwrap_or(known.budget.within),
+        within: form.positive_millis("within").unwrap_or(known.budget.within),
     });
     let retry = form.millis_or_never("retry");
-    let watchdog = positive(form, "watchdog");
+    let watchdog = form.positive_millis("watchdog");
     let liveness = liveness(form);
     let stop_signal = signal(form, "stop-signal");
     let stop_timeout = form.millis("stop-timeout");
@@ -172,8 +172,8 @@ pub(super) fn parse(form: &mut Form<'_>) -> (Rules, Vec<String>) {
 fn backoff(form: &mut Form<'_>) -> Backoff {
     let known = Rules::default().backoff;
     let read = form.within("backoff", |form| {
-        let first = positive(form, "first").unwrap_or(known.first);
-        let longest = positive(form, "longest").unwrap_or(known.longest.max(first));
+        let first = form.positive_millis("first").unwrap_or(known.first);
+        let longest = form.positive_millis("longest").unwrap_or(known.longest.max(first));
         if longest < first {
             form.refuse_as_a_whole("`backoff`: `longest` is shorter than `first`".to_owned());
         }
@@ -186,8 +186,8 @@ fn liveness(form: &mut Form<'_>) -> Option<(Liveness, Vec<String>)> {
     form.within("liveness", |form| {
         let exec = exec(form);
         let rules = Liveness {
-            every: positive(form, "every").unwrap_or(30_000),
-            timeout: positive(form, "timeout").unwrap_or(5_000),
+            every: form.positive_millis("every").unwrap_or(30_000),
+            timeout: form.positive_millis("timeout").unwrap_or(5_000),
             failures: count(form, "failures").unwrap_or(3),
         };
         (rules, exec)
@@ -197,17 +197,6 @@ fn liveness(form: &mut Form<'_>) -> Option<(Liveness, Vec<String>)> {
 /// A number from 1 to 1000.
 fn count(form: &mut Form<'_>, key: &'static str) -> Option<u32> {
     form.number_in(key, 1..=1000).and_then(|count| u32::try_from(count).ok())
-}
-
-/// A duration that isn't 0.
-fn positive(form: &mut Form<'_>, key: &'static str) -> Option<u64> {
-    let millis = form.millis(key)?;
-    if millis == 0 {
-        let what = format!("`{}` must be longer than 0", form.named(key));
-        form.refuse_as_a_whole(what);
-        return None;
-    }
-    Some(millis)
 }
 
 /// `exec`, which each unit and check has; the program is an absolute path.

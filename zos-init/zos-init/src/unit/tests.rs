@@ -50,7 +50,7 @@ fn each_kind_of_mistake_has_its_line() {
     );
     let known = "exec, env, user, dir, socket, ready-socket, requires, after, oneshot, ready, ready-timeout, restart, \
                  backoff, crash-budget, retry, watchdog, liveness, stop-signal, stop-timeout, drains, log, cgroup, \
-                 sandbox, capabilities, devices";
+                 capabilities, devices, sandbox";
     check(
         &format!("{GOOD}\nxyzzy = 1\n"),
         &[&format!("a.toml:4: unknown key `xyzzy`; known are {known}")],
