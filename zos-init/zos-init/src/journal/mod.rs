@@ -121,6 +121,11 @@ impl Journal {
         mirror.tell(now, kernel);
     }
 
+    /// Whether a unit was ever started.
+    pub(crate) fn knows(&self, unit: UnitId) -> bool {
+        self.logs.contains_key(&unit)
+    }
+
     /// The number of a unit's newest line; 0 before the first.
     pub(crate) fn newest(&self, unit: UnitId) -> u64 {
         self.logs.get(&unit).map_or(0, |log| log.ring.newest())

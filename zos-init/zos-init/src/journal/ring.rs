@@ -96,8 +96,7 @@ impl Ring {
     /// The oldest lines after a cursor, as many as fit into `room` bytes of JSON, but at least one.
     pub(super) fn after(&self, after: u64, room: usize) -> Page {
         let mut used = 0;
-        let entries = self.entries().skip_while(|entry| entry.cursor <= after);
-        let entries = entries.take_while(|entry| {
+        let entries = self.entries(after).take_while(|entry| {
             let first = used == 0;
             used += entry.json_size();
             first || used <= room
@@ -109,7 +108,7 @@ impl Ring {
     pub(super) fn latest(&self, after: u64, room: usize) -> Page {
         let mut used = 0;
         let mut entries = VecDeque::new();
-        for entry in self.entries().skip_while(|entry| entry.cursor <= after) {
+        for entry in self.entries(after) {
             used += entry.json_size();
             entries.push_back(entry);
             while used > room {
@@ -125,10 +124,15 @@ impl Ring {
         Page { missed: first.saturating_sub(after.saturating_add(1)), entries }
     }
 
-    fn entries(&self) -> impl Iterator<Item = Entry> {
+    fn entries(&self, after: u64) -> impl Iterator<Item = Entry> {
+        let mut cursor = self.dropped;
         let mut at = 0;
-        (self.dropped + 1..=self.newest()).map(move |cursor| {
-            let length = usize::from(u16::from_le_bytes(self.bytes_at(at)));
+        while cursor < after.min(self.newest()) {
+            at += HEAD + self.length_at(at);
+            cursor += 1;
+        }
+        (cursor + 1..=self.newest()).map(move |cursor| {
+            let length = self.length_at(at);
             let [level] = self.bytes_at(at + 2);
             let time_ms = u64::from_le_bytes(self.bytes_at(at + 3));
             let text = self.buffer.range(at + HEAD..at + HEAD + length).copied().collect();
@@ -139,6 +143,10 @@ impl Ring {
         })
     }
 
+    fn length_at(&self, at: usize) -> usize {
+        usize::from(u16::from_le_bytes(self.bytes_at(at)))
+    }
+
     fn bytes_at<const N: usize>(&self, at: usize) -> [u8; N] {
         std::array::from_fn(|offset| self.buffer[at + offset])
     }
@@ -146,8 +154,7 @@ impl Ring {
     /// Drops the oldest until so many bytes more may come.
     fn make_room(&mut self, size: usize) {
         while self.held > 0 && self.buffer.len() + size > self.limit {
-            let length = usize::from(u16::from_le_bytes(self.bytes_at(0)));
-            self.buffer.drain(..HEAD + length);
+            self.buffer.drain(..HEAD + self.length_at(0));
             self.held -= 1;
             self.dropped += 1;
         }

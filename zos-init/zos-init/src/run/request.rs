@@ -184,7 +184,8 @@ impl Node {
         let id = self.unit(name)?;
         let unit = self.status().into_iter().find(|unit| unit.name == name);
         let unit = unit.ok_or_else(|| Refusal::Unknown(name.to_owned()))?;
-        let usage = self.cgroup(id).and_then(|group| group.usage());
+        let group = self.journal.knows(id).then(|| self.cgroup(id)).flatten();
+        let usage = group.and_then(|group| group.usage());
         Ok(Detail { unit, usage, log_bytes: self.journal.bytes(id) })
     }
 
