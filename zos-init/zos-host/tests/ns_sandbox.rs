@@ -209,6 +209,11 @@ fn landlock_leaves_the_paths_that_are_listed() {
     let exec = "/usr/bin/id -u; /usr/bin/env true 2>/dev/null; echo $?";
     let some = &["/lib", "/lib64", "/usr/lib", "/usr/bin/id"][..];
     check(exec, "0\n126\n", paths(None, None, Some(some)));
+    // What is private is allowed by that.
+    let private = Mounts::new(&[], &[], &list(&["/tmp"]), &[]).unwrap();
+    let some = paths(Some(SYSTEM), Some(&["/dev/null"]), Some(SYSTEM));
+    let both = Sandbox { mounts: Some(private), ..some };
+    check("echo a > /tmp/f; cat /tmp/f; (echo a > /var/f) 2>/dev/null; echo $?", "a\n2\n", both);
     // Nodes are made under no list, and no signal leaves the fence.
     let sandbox = paths(None, None, Some(SYSTEM));
     let script = format!("kill -0 {} 2>/dev/null; echo $?", std::process::id());

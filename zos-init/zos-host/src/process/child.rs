@@ -8,7 +8,7 @@ use std::ptr;
 use nix::libc;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::{Child, Mounts, Namespace, Program, Resource, Root, Spawn, Step, seccomp};
+use super::{Child, Mounts, Namespace, Program, Resource, Root, Spawn, Step, landlock, seccomp};
 use crate::error::{Context, Error, Result};
 
 // linux/sched.h: struct clone_args, version 2
@@ -54,8 +54,9 @@ struct Prepared {
     capabilities: u64,
     mounts: Option<Mounts>,
     no_new_privs: bool,
-    /// A landlock ruleset, or -1.
+    /// A landlock ruleset, or -1; what it allows in folders of the child's own.
     paths: RawFd,
+    own: u64,
     seccomp: seccomp::Prepared,
 }
 
@@ -96,7 +97,8 @@ pub(super) fn start(spawn: Spawn<'_>) -> Result<Child> {
         capabilities: spawn.capabilities.bits(),
         mounts: spawn.sandbox.mounts,
         no_new_privs: spawn.sandbox.no_new_privs,
-        paths: spawn.sandbox.paths.as_ref().map_or(-1, |rules| rules.0.as_raw_fd()),
+        paths: spawn.sandbox.paths.as_ref().map_or(-1, |paths| paths.rules.as_raw_fd()),
+        own: spawn.sandbox.paths.as_ref().map_or(0, |paths| paths.own),
         seccomp: seccomp::Prepared::new(spawn.sandbox.seccomp)?,
     };
 
@@ -192,6 +194,13 @@ fn fence(p: &Prepared) -> std::result::Result<(), (Step, i32)> {
         ok(Step::NoNewPrivs, set)?;
     }
     if p.paths >= 0 {
+        let private = p.mounts.iter().flat_map(|mounts| &mounts.private);
+        for folder in private.filter(|_| p.own != 0) {
+            // An older kernel refuses kinds that it doesn't know; the first ones are enough to work there.
+            let done = landlock::add_own(p.paths, p.own, folder)
+                .or_else(|_| landlock::add_own(p.paths, p.own & landlock::FIRST, folder));
+            told(Step::Paths, done)?;
+        }
         // SAFETY: integers only; the descriptor is the ruleset that the parent made.
         let restricted = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, p.paths, 0) };
         ok(Step::Paths, restricted)?;

@@ -9,21 +9,29 @@
 //! parents of the mount point, never at the covered folder. So a daemon whose folder of `/state` is mounted
 //! only after its start can't have `read` or `write` here; read-only mounts ([`super::Mounts`]) fence it.
 //!
+//! The folders that [`super::Mounts`] makes private are exempt: the child adds a rule for each.
+//!
 //! With any list a process also signals nobody outside its fence, and reaches no abstract socket there.
 //! Absent: TCP ports (which a daemon uses is in its own code, and netd needs all).
 
-use std::os::fd::OwnedFd;
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
 
 use landlock::{
     ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, RulesetAttr,
     RulesetCreatedAttr, RulesetError, Scope,
 };
+use nix::libc;
 
 use crate::error::{Error, Result};
 
 /// The newest interface that is made use of; an older kernel gives what it has.
 const NEWEST: ABI = ABI::V6;
+
+/// The kinds of access that every kernel with landlock knows (linux/landlock.h, up to MAKE_SYM).
+pub(super) const FIRST: u64 = 0x1fff;
 
 /// Paths by what may be done with them and all below them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,7 +46,11 @@ pub struct Paths {
 
 /// What a process restricts itself to.
 #[derive(Debug)]
-pub struct Ruleset(pub(super) OwnedFd);
+pub struct Ruleset {
+    pub(super) rules: OwnedFd,
+    /// Kinds of access that a folder of its own ([`super::Mounts`]) allows.
+    pub(super) own: u64,
+}
 
 impl Paths {
     /// The rules, with the right to execute `program` itself; `None` when nothing is restricted, or when this
@@ -66,7 +78,8 @@ impl Paths {
             }
         }
         add(&mut rules, program, exec & handled)?;
-        Ok(Option::<OwnedFd>::from(rules).map(Ruleset))
+        let own = ((read | write()) & handled).bits();
+        Ok(Option::<OwnedFd>::from(rules).map(|rules| Ruleset { rules, own }))
     }
 
     /// The kinds of access that need a rule.
@@ -101,6 +114,32 @@ fn add(
         rules.add_rule(PathBeneath::new(opened, access))?;
     }
     Ok(())
+}
+
+/// In the child: a rule more, for a folder that only the child has.
+pub(super) fn add_own(rules: RawFd, access: u64, folder: &CStr) -> io::Result<()> {
+    // linux/landlock.h: struct landlock_path_beneath_attr
+    #[repr(C, packed)]
+    struct PathBeneath {
+        access: u64,
+        folder: RawFd,
+    }
+    const LANDLOCK_RULE_PATH_BENEATH: libc::c_uint = 1;
+    // SAFETY: a live C string and integers; the descriptor ends with exec.
+    let fd = unsafe { libc::open(folder.as_ptr(), libc::O_PATH | libc::O_CLOEXEC) };
+    crate::sys::check(fd)?;
+    let rule = PathBeneath { access, folder: fd };
+    // SAFETY: the kernel reads the structure of this kind of rule, which outlives the call.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_add_rule,
+            rules,
+            LANDLOCK_RULE_PATH_BENEATH,
+            &raw const rule,
+            0,
+        )
+    };
+    if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// This kernel has landlock, and it is in use.
