@@ -174,12 +174,16 @@ fn state(unit: &Value) -> &str {
     unit["state"].as_str().unwrap_or_default()
 }
 
-fn says(unit: &Value, word: &str) -> bool {
+pub(crate) fn says(unit: &Value, word: &str) -> bool {
     unit["detail"].as_str().is_some_and(|detail| detail.contains(word))
 }
 
 /// Waits until PID 1 says of a unit what is wanted.
-fn until(probe: &mut Probe, unit: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+pub(crate) fn until(
+    probe: &mut Probe,
+    unit: &str,
+    wanted: impl Fn(&Value) -> bool,
+) -> Result<Value> {
     let end = Instant::now() + SOON;
     loop {
         let found = describe(probe, unit)?;
@@ -216,7 +220,7 @@ fn event(probe: &mut Probe, unit: &str, word: &str) -> Result<()> {
 }
 
 /// Waits for a line in what a unit printed.
-fn wait_log(probe: &mut Probe, unit: &str, word: &str) -> Result<String> {
+pub(crate) fn wait_log(probe: &mut Probe, unit: &str, word: &str) -> Result<String> {
     let end = Instant::now() + SOON;
     loop {
         // Only the end: a whole ring is more than a serial line takes at a time.

@@ -11,6 +11,7 @@
 //!  zombies COUNT PROGRAM     starts so many programs, waits for none, ends
 //!  fail TIMES FILE           fails so often, counted in a file, then succeeds
 //!  hammer SOCKET COUNT SEED  connects so often at once, writes what no protocol is, and stays a while
+//!  try (VERB PATH)..         tells of each whether it can: read, write, list, run, mount
 //! ```
 //!
 //! What they print goes where the log of any service goes.
@@ -62,9 +63,36 @@ pub(crate) fn act(words: &[&str]) -> Result<u8> {
         ["hammer", socket, count, seed] => {
             hammer(socket, count.parse().context("COUNT")?, seed.parse().context("SEED")?)?;
         }
+        ["try", tries @ ..] => {
+            for one in tries.chunks(2) {
+                let [verb, path] = one else { bail!("try what: {one:?}") };
+                match attempt(verb, path) {
+                    Ok(()) => println!("{verb} {path}: yes"),
+                    Err(error) => println!("{verb} {path}: {:?}", error.kind()),
+                }
+            }
+        }
         _ => bail!("there is no such part: {words:?}"),
     }
     Ok(0)
+}
+
+/// Does one thing to a path, as far as its fence lets it.
+fn attempt(verb: &str, path: &str) -> std::io::Result<()> {
+    match verb {
+        "read" => std::fs::read(path).map(drop),
+        "write" => std::fs::write(path, "words"),
+        "list" => match std::fs::read_dir(path)?.next() {
+            Some(_) => Ok(()),
+            None => Err(ErrorKind::NotFound.into()),
+        },
+        "run" => Command::new(path).stdin(Stdio::null()).spawn()?.wait().map(drop),
+        "mount" => {
+            let none = rustix::mount::MountFlags::empty();
+            Ok(rustix::mount::mount("none", path, "tmpfs", none, None)?)
+        }
+        _ => Err(ErrorKind::InvalidInput.into()),
+    }
 }
 
 /// Says that the service is ready, where PID 1 listens for that.
