@@ -3,6 +3,7 @@
 //! ```text
 //!  one machine    cold ─▶ reboot ─▶ panic ─▶ (the log is still there) reboot ─▶ hung PID 1: watchdog ─▶ kexec
 //!  the same disk  power cut ─▶ power loss ─▶ power button ─▶ cold
+//!  a disk hangs   the way down goes on without it, and the next boot knows
 //!  no service     rescue: PID 1 shows why, and boots again
 //! ```
 
@@ -11,13 +12,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use image_builder::cpio::Mode;
 use qemu_tests::machine::{BOOT, Machine, SOON};
-use qemu_tests::{Boot, Firmware, GIB, Node, image, scene};
+use qemu_tests::{Boot, Firmware, GIB, Interface, Node, image, scene};
 use serde_json::json;
 use zos_types::machine::{BootReason, Node as NodeView};
 
 /// Where a node finds the kernel and the initramfs that it loads itself.
-const KERNEL: &str = "kexec/vmlinuz";
-const INITRAMFS: &str = "kexec/initramfs.img";
+const KERNEL: &str = "etc/other-vmlinuz";
+const INITRAMFS: &str = "etc/other-initramfs.img";
 const SHUTDOWN: &str = "org.zos.Init.Shutdown";
 
 /// Waits until storaged has told PID 1 of the last run: before that a cold start is `unknown`.
@@ -147,6 +148,35 @@ fn a_panic_under_uefi_is_kept_in_the_firmwares_variables() {
         booted_again_by(&mut node, &found, BootReason::Panic)?;
         let texts = crashes(&mut node, "storage", "Storage")?;
         ensure!(texts.iter().any(is_panic), "the panic's words are not kept: {texts:#?}");
+        Ok(())
+    });
+}
+
+/// Bytes a second that a disk still takes; 0: as many as it can.
+fn slow_down(node: &mut Machine, bytes: u64) -> Result<()> {
+    let limits = json!({
+        "id": "disk-key", "bps": bytes, "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0,
+    });
+    node.qmp().execute("block_set_io_throttle", limits).map(drop)
+}
+
+#[test]
+fn a_disk_that_hangs_does_not_hold_up_the_way_down() {
+    scene("evidence-hang", |scene| {
+        let disk = scene.disk("key", 4 * GIB)?.by(Interface::Virtio);
+        let mut node = scene.start(&Node::with_disks([disk]).with_probe().reboots())?;
+        let found = booted_by(&mut node, BootReason::Cold)?;
+        slow_down(&mut node, 1)?;
+        go_down(&mut node, "reboot")?;
+        let line = node.wait_for_serial("hung on the way down", BOOT)?;
+        ensure!(line.contains("/state"), "what hung is not named: {line}");
+        slow_down(&mut node, 0)?;
+        booted_again_by(&mut node, &found, BootReason::Reboot)?;
+        let texts = crashes(&mut node, "init", "Init")?;
+        ensure!(
+            texts.iter().any(|text| text.contains("hung ") && text.contains("/state")),
+            "the next boot does not know what hung: {texts:#?}"
+        );
         Ok(())
     });
 }
