@@ -13,7 +13,8 @@ use crate::{evidence, log};
 
 /// How long the reason stands on the console before the reboot, seconds.
 const DELAY: u64 = 10;
-/// The same with `zos.mode=dev`: time to look around.
+/// The same with `zos.mode=dev`: time to look around, unless the watchdog (which nobody feeds now) ends it first;
+/// `zos.watchdog=off` prevents that.
 const DELAY_DEV: u64 = 120;
 
 static DEV: AtomicBool = AtomicBool::new(false);
