@@ -10,6 +10,7 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -44,13 +45,24 @@ pub struct Up {
     pub folder: PathBuf,
 }
 
-/// A simulation that is up. Dropped, its nodes go down on their own.
+/// A simulation that is up. Dropped, its nodes go down, which is waited for.
 #[derive(Debug)]
 pub struct Fleet {
     nodes: Vec<Up>,
     stop: watch::Sender<bool>,
     news: mpsc::UnboundedReceiver<News>,
-    _places: Places,
+    threads: Vec<JoinHandle<()>>,
+    places: Places,
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        for thread in self.threads.drain(..) {
+            // One that panicked has nothing left to wait for.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Fleet {
@@ -63,14 +75,17 @@ impl Fleet {
         let listeners = listen(options)?;
         let (stop, stopped) = watch::channel(false);
         let (tell, news) = mpsc::unbounded_channel();
+        let (nodes, threads) = (Vec::new(), Vec::new());
+        let mut fleet = Self { nodes, stop, news, threads, places };
         let mut addresses = BTreeMap::new();
         for (number, listener) in (1..).zip(listeners) {
-            let plan = plan(options, &places, number, listener);
+            let plan = plan(options, &fleet.places, number, listener);
             addresses.insert(number, (reached(plan.listener.local_addr()?), plan.run.clone()));
-            node::start(plan, stopped.clone(), tell.clone())
-                .with_context(|| format!("start node {number}: no thread can be had"))?;
+            let started = node::start(plan, stopped.clone(), tell.clone());
+            let started = started.with_context(|| format!("start a thread for node {number}"))?;
+            fleet.threads.push(started);
         }
-        let mut fleet = Self { nodes: Vec::new(), stop, news, _places: places };
+        drop(tell);
         let late = || format!("not all nodes came up within {} s; --debug shows why", UP.as_secs());
         timeout(UP, fleet.wait(addresses)).await.with_context(late)??;
         Ok(fleet)

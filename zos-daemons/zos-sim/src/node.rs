@@ -15,7 +15,7 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -82,7 +82,7 @@ pub(crate) fn start(
     plan: Plan,
     stop: watch::Receiver<bool>,
     news: mpsc::UnboundedSender<News>,
-) -> io::Result<()> {
+) -> io::Result<JoinHandle<()>> {
     let name = format!("node-{}", plan.number);
     thread::Builder::new().name(name).spawn(move || {
         let number = plan.number;
@@ -91,8 +91,7 @@ pub(crate) fn start(
         drop(plan);
         // Nobody listens when the whole simulation has ended.
         let _ = news.send(News::Off(number, result));
-    })?;
-    Ok(())
+    })
 }
 
 /// One boot after the other, each with a runtime of its own: nothing of one is left in the next.

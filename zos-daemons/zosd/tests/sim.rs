@@ -2,6 +2,8 @@
 #![cfg(feature = "sim")]
 
 use std::collections::BTreeSet;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -21,16 +23,25 @@ use zos_types::status::State;
 struct Sim {
     child: Child,
     nodes: Vec<Value>,
+    /// Where it makes its temporary folder: one that is killed leaves it.
+    _folder: tempfile::TempDir,
 }
 
 impl Sim {
     async fn start(arguments: &[&str]) -> Self {
-        let mut child = command(arguments).args(["--port", "0", "--json"]).spawn().unwrap();
+        Self::of(command(arguments)).await
+    }
+
+    async fn of(mut command: Command) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
+        command.args(["--port", "0", "--json"]).env("TMPDIR", folder.path());
+        let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = timeout(Duration::from_secs(60), lines.next_line()).await.unwrap().unwrap();
         let mut told: Value = serde_json::from_str(&line.expect("addresses")).unwrap();
         let nodes = std::mem::take(told["nodes"].as_array_mut().unwrap());
-        Self { child, nodes }
+        Self { child, nodes, _folder: folder }
     }
 
     fn client(&self, node: usize) -> Client {
@@ -161,6 +172,28 @@ async fn the_same_state_is_the_same_node_with_its_deployments() {
     assert_eq!([sim.id(0), sim.id(1)], first);
     assert_eq!(running(&sim).await, address);
     assert_eq!(sim.client(0).node().await.unwrap().boot_reason, BootReason::PowerLoss);
+    assert_eq!(sim.end(rustix::process::Signal::TERM).await, Some(0));
+}
+
+/// As who has no rights at all, if the test itself has some.
+#[tokio::test]
+async fn it_needs_no_rights() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    let program = folder.path().join("zosd");
+    // Where it was built may be out of reach for others.
+    std::fs::copy(env!("CARGO_BIN_EXE_zosd"), &program).unwrap();
+    let mut command = Command::new(program);
+    command.arg("sim").stdout(Stdio::piped()).kill_on_drop(true);
+    if rustix::process::geteuid().is_root() {
+        command.uid(65_534).gid(65_534);
+    }
+    let sim = Sim::of(command).await;
+    let body =
+        json!({ "version": 1, "workloads": { "data": { "type": "volume", "size": "1GiB" } } });
+    let (client, web) = (sim.client(0), "web".parse().unwrap());
+    client.put(&web, body.to_string().as_bytes(), false).await.unwrap();
+    assert_eq!(client.node().await.unwrap().faults, []);
     assert_eq!(sim.end(rustix::process::Signal::TERM).await, Some(0));
 }
 
