@@ -138,13 +138,27 @@ fn time(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, ValueEnum};
 
     use super::*;
+    use crate::fault::Fault;
 
     #[test]
     fn the_arguments_are_consistent() {
         Options::command().debug_assert();
+    }
+
+    #[test]
+    fn the_document_names_every_option_and_fault() {
+        let document = include_str!("../../../docs/sim.md");
+        for option in Options::command().get_opts().filter_map(clap::Arg::get_long) {
+            let known = ["help", "version"].contains(&option);
+            assert!(known || document.contains(&format!("--{option}")), "--{option}");
+        }
+        for fault in Fault::value_variants().iter().filter_map(ValueEnum::to_possible_value) {
+            assert!(document.contains(&format!("`{}`", fault.get_name())), "{}", fault.get_name());
+            assert!(AFTER_HELP.contains(fault.get_name()), "{}", fault.get_name());
+        }
     }
 
     #[test]
