@@ -6,7 +6,9 @@
 //!  vm         a twin's VM runs, is walled in, and outlives the daemons around it
 //!  api        who may ask for what
 //!  varlink    the local sockets, by systemd's client
+//!  log        floods cost their rings
 //!  bad_input  what is missing or broken is shown, and the node goes on as far as it can
+//!  sandbox    what a service may not, in its fence
 //!  supervision  bad services, bad unit files and bad callers disturb nobody else
 //!  evidence   a machine that dies comes back, and knows why it died
 //!  chaos      daemons killed at any moment: nothing acknowledged is lost, no VM is touched
@@ -21,6 +23,8 @@ mod boot;
 mod chaos;
 mod disks;
 mod evidence;
+mod log;
+mod sandbox;
 mod supervision;
 mod varlink;
 mod vm;

@@ -354,6 +354,23 @@ pub fn read_some(pipe: &OwnedFd) -> Option<Vec<u8>> {
     }
 }
 
+/// The same into a buffer of the caller's: how many bytes came, 0 at the pipe's end.
+#[must_use]
+pub fn read_into(pipe: &OwnedFd, buffer: &mut [u8]) -> Option<usize> {
+    match rustix::io::read(pipe, buffer) {
+        Ok(length) => Some(length),
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => None,
+        Err(_) => Some(0),
+    }
+}
+
+/// Lets this process hold so many descriptors. Needs CAP_SYS_RESOURCE to go beyond the limit that it was given.
+pub fn hold_files(count: u64) -> Result<()> {
+    use rustix::process::{Rlimit, setrlimit};
+    let limit = Rlimit { current: Some(count), maximum: Some(count) };
+    setrlimit(rustix::process::Resource::Nofile, limit).during("raise limit of", "descriptors")
+}
+
 /// Kills every process but PID 1, which must be the caller.
 pub fn kill_everything() {
     use rustix::process::{Signal, getpid};

@@ -12,6 +12,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -97,7 +98,15 @@ impl Server {
     /// Takes new connections.
     pub(crate) fn accept(&mut self, service: &impl Service) {
         for _ in 0..TURN {
-            let Ok((stream, _)) = self.listener.accept() else { return };
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                // No descriptor is left: who waits has one at the next turn.
+                Err(_) => {
+                    self.drop_quietest(|_| true);
+                    return;
+                }
+            };
             let Ok(()) = stream.set_nonblocking(true) else { continue };
             let Ok(who) = zos_host::varlink::peer_credentials(&stream) else { continue };
             if !self.make_room(who.uid) {
@@ -139,11 +148,14 @@ impl Server {
     /// the longest, unless it follows something or waits for a reply.
     fn make_room(&mut self, uid: u32) -> bool {
         let (class, room) = class(uid);
-        let of_class = || self.peers.iter().filter(|(_, peer)| self::class(peer.uid).0 == class);
-        if of_class().count() < room && self.peers.len() < MAX_CONNECTIONS {
-            return true;
-        }
-        let idle = of_class().filter(|(_, peer)| peer.is_idle());
+        let of_class = |peer: &Peer| self::class(peer.uid).0 == class;
+        let count = self.peers.values().filter(|peer| of_class(peer)).count();
+        (count < room && self.peers.len() < MAX_CONNECTIONS) || self.drop_quietest(of_class)
+    }
+
+    /// Drops the one of these peers that was quiet the longest, if one of them is idle.
+    fn drop_quietest(&mut self, these: impl Fn(&Peer) -> bool) -> bool {
+        let idle = self.peers.iter().filter(|(_, peer)| peer.is_idle() && these(peer));
         let quietest = idle.min_by_key(|(_, peer)| peer.heard).map(|(number, _)| *number);
         quietest.is_some_and(|number| self.peers.remove(&number).is_some())
     }

@@ -46,6 +46,9 @@ mod request;
 mod tidy;
 mod token;
 
+/// Descriptors that PID 1 may hold: a few for each unit, one for each connection.
+const FILES: u64 = 65_536;
+
 const SIGINT: i32 = 2;
 const SIGQUIT: i32 = 3;
 const SIGTERM: i32 = 15;
@@ -118,6 +121,9 @@ pub(crate) struct Node {
 
 /// Runs the node until everything is stopped; says what comes then.
 pub(crate) fn run(boot: Boot, units: Units) -> Result<Ending> {
+    if let Err(error) = process::hold_files(FILES) {
+        log::line(Level::Warning, &error.line());
+    }
     let poll = Poll::new()?;
     let signals = Signals::take(&[SIGCHLD, SIGTERM, SIGINT, SIGQUIT])?;
     let timer = Timer::new()?;

@@ -13,6 +13,8 @@ use crate::supervise::UnitId;
 
 /// Bytes of output that are taken from one pipe before others get their turn.
 const TURN: usize = 64 << 10;
+/// Bytes that are read at once.
+const BUFFER: usize = 16 << 10;
 
 /// One process's output pipe.
 #[derive(Debug)]
@@ -43,17 +45,18 @@ impl Node {
     pub(super) fn output(&mut self, number: u32) {
         let Some(Output { unit, pipe, lines }) = self.outputs.get_mut(&number) else { return };
         let kernel = &mut |level: Level, tag: &str, text: &str| log::tagged(level, tag, text);
+        let mut buffer = [0; BUFFER];
         let mut taken = 0;
         while taken < TURN {
-            let Some(bytes) = process::read_some(pipe) else { return };
+            let Some(length) = process::read_into(pipe, &mut buffer) else { return };
             let now = clock::boottime_millis();
-            if bytes.is_empty() {
+            if length == 0 {
                 self.journal.end(now, *unit, lines, kernel);
                 self.outputs.remove(&number);
                 return;
             }
-            taken += bytes.len();
-            self.journal.take(now, *unit, lines, &bytes, kernel);
+            taken += length;
+            self.journal.take(now, *unit, lines, &buffer[..length], kernel);
         }
     }
 
