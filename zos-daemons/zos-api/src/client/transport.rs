@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -25,6 +25,9 @@ use super::{Address, ClientError};
 const CONNECT: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(60);
 const SILENCE: Duration = Duration::from_secs(15);
+/// How long a connection is kept for the next request: a node closes one that says nothing for 20 s, and a request that
+/// meets that moment is lost.
+const KEPT: Duration = Duration::from_secs(10);
 const MAX_ANSWER: usize = 16 << 20;
 
 pub(super) type Sender = SendRequest<Full<Bytes>>;
@@ -34,7 +37,7 @@ pub(super) struct Transport {
     address: Address,
     pin: Arc<Pin>,
     tls: TlsConnector,
-    idle: Mutex<Option<Sender>>,
+    idle: Mutex<Option<(Sender, Instant)>>,
 }
 
 impl Transport {
@@ -78,7 +81,7 @@ impl Transport {
             Ok::<_, Failure>(Response::from_parts(head, body.to_bytes()))
         };
         let response = self.in_time(work).await?;
-        *self.idle.lock().await = Some(sender);
+        *self.idle.lock().await = Some((sender, Instant::now()));
         Ok(response)
     }
 
@@ -89,7 +92,8 @@ impl Transport {
         mut request: Request<Full<Bytes>>,
     ) -> Result<(Response<Incoming>, Sender), ClientError> {
         let kept = self.idle.lock().await.take();
-        if let Some(mut sender) = kept
+        if let Some((mut sender, since)) = kept
+            && since.elapsed() < KEPT
             && sender.ready().await.is_ok()
         {
             let sent = async {
