@@ -13,7 +13,6 @@ const HELP: &str = "\
 A daemon of a ZOS node. PID 1 starts each; there is no use in starting one by hand.
 
 Usage: zosd DAEMON
-       zosd sim [OPTIONS]    whole nodes without a machine; not in the image
 
 Daemons, in the order of their start:
   storaged     disks, the state's place, pools, volumes
@@ -25,6 +24,14 @@ Daemons, in the order of their start:
   apid         the node API
   consoled     the farmer's screen";
 
+/// What a developer's program can do besides.
+#[cfg(feature = "sim")]
+const MORE: &str = "\n
+For developers:
+  sim          whole nodes without a machine: `zosd sim --help`";
+#[cfg(not(feature = "sim"))]
+const MORE: &str = "";
+
 fn main() -> ExitCode {
     #[cfg(feature = "sim")]
     if std::env::args_os().nth(1).is_some_and(|word| word == "sim") {
@@ -33,7 +40,7 @@ fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     match (args.next().as_deref(), args.next()) {
         (Some("--help" | "-h" | "help"), None) => {
-            println!("{HELP}");
+            println!("{HELP}{MORE}");
             ExitCode::SUCCESS
         }
         (Some("--version" | "-V"), None) => {
@@ -48,7 +55,7 @@ fn main() -> ExitCode {
             }
         },
         _ => {
-            eprintln!("{HELP}");
+            eprintln!("{HELP}{MORE}");
             ExitCode::from(2)
         }
     }

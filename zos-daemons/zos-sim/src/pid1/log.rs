@@ -73,13 +73,15 @@ impl Log {
         self.grown.send_replace(cursor);
     }
 
-    /// What comes after a cursor, as far as it is held.
+    /// What comes after a cursor, as far as it is held. A cursor that this log never came to is of an
+    /// earlier boot: all is new then.
     pub(crate) fn read(&self, after: u64) -> LogEntries {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let after = if after > ring.cursor { 0 } else { after };
         let entries: Vec<LogEntry> =
             ring.entries.iter().filter(|entry| entry.cursor > after).cloned().collect();
         let first = entries.first().map_or(ring.cursor + 1, |entry| entry.cursor);
-        LogEntries { missed: first.saturating_sub(after.saturating_add(1)), entries }
+        LogEntries { missed: first.saturating_sub(after + 1), entries }
     }
 
     /// Bytes held.
@@ -115,7 +117,7 @@ mod tests {
         assert_eq!((entries[0].level, entries[0].text.as_str()), (4, "it fails"));
         assert_eq!((entries[1].level, entries[1].cursor), (6, 2));
         assert_eq!(log.read(2), LogEntries::default());
-        assert_eq!(log.read(u64::MAX), LogEntries::default());
+        assert_eq!(log.read(u64::MAX), log.read(0));
         for _ in 0..100 {
             log.add(7, &"x".repeat(1000));
         }
