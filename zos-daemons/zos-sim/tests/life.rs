@@ -175,6 +175,33 @@ async fn faults_of_the_machine_are_shown_and_have_their_effect() {
     assert!(none.client.node().await.unwrap().ephemeral);
 }
 
+/// As a test does it: by the sockets of the node.
+#[tokio::test]
+async fn a_vm_is_crashed_or_pressed_from_outside() {
+    let place = Place::new(&[]).await;
+    let all = json!({ "a": vm("on-failure"), "b": vm("on-failure"), "c": vm("always") });
+    place.put("web", &deployment(1, &all)).await.unwrap();
+    for name in ["web/a", "web/b", "web/c"] {
+        place.until(name, |state, _| *state == State::Running).await;
+    }
+    let bus = place.bus();
+    let units = bus.call(ListUnits {}).await.unwrap().units;
+    let of = |name: &str| {
+        let found = units.iter().find(|unit| unit.name.ends_with(name));
+        found.expect("a unit").name.clone()
+    };
+    let signal = async |name: &str, signal: &str| {
+        bus.call(KillUnit { unit: of(name), signal: signal.into() }).await.unwrap();
+    };
+    signal("web.a", "SEGV").await;
+    signal("web.b", "TERM").await;
+    signal("web.c", "KILL").await;
+    place.until("web/a", |state, restarts| restarts == 1 && *state == State::Running).await;
+    place.until("web/b", |state, _| matches!(state, State::Stopped { .. })).await;
+    place.until("web/c", |state, restarts| restarts == 1 && *state == State::Running).await;
+    place.fleet.end().await.unwrap();
+}
+
 /// Fifty daemons killed, one after the other, while a deployment runs and others come and go.
 #[tokio::test]
 async fn kills_lose_nothing_that_was_acknowledged_and_touch_no_vm() {
