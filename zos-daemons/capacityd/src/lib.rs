@@ -68,8 +68,7 @@ fn count(metrics: &Metrics, last: View<Option<Capacity>>) {
 /// The pools, once the disks have settled: before that none is known, which is not the same as none.
 async fn pools(bus: &Bus) -> Result<Vec<Pool>, CallError> {
     bus.call(Settle {}).await?;
-    let pools = tokio::time::timeout(PATIENCE, bus.call(ListPools {})).await;
-    Ok(pools.map_err(|_| CallError::busy("storaged does not tell its pools"))??.pools)
+    Ok(bus.within(PATIENCE).call(ListPools {}).await?.pools)
 }
 
 fn answer(root: &SysRoot, pools: &[Pool], faults: &FaultBoard) -> Measured {

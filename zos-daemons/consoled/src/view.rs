@@ -1,7 +1,6 @@
 //! What the screen shows, asked together from those who know. What one does not tell in time stays
 //! as it was last known: the screen is there also when something hangs.
 
-use std::future::Future;
 use std::time::Duration;
 
 use zos_api::local::capacity::{Measure, Measured};
@@ -42,14 +41,15 @@ pub struct View {
 impl View {
     /// Asks all anew.
     pub async fn refresh(&mut self, bus: &Bus) {
+        let bus = &bus.within(PATIENCE);
         let (boot, identity, network, measured, usage, vms, units, faults) = tokio::join!(
-            told(bus.call(init::Describe {})),
-            told(bus.call(identity::Describe {})),
-            told(bus.call(net::Describe {})),
-            told(bus.call(Measure {})),
-            told(bus.call(Usage {})),
-            told(bus.call(List {})),
-            told(bus.call(ListUnits {})),
+            bus.call(init::Describe {}),
+            bus.call(identity::Describe {}),
+            bus.call(net::Describe {}),
+            bus.call(Measure {}),
+            bus.call(Usage {}),
+            bus.call(List {}),
+            bus.call(ListUnits {}),
             faults(bus),
         );
         keep(&mut self.boot, boot);
@@ -58,7 +58,7 @@ impl View {
         keep(&mut self.measured, measured);
         keep(&mut self.usage, usage);
         keep(&mut self.vms, vms.map(|vms| vms.vms));
-        if let Some(units) = units {
+        if let Ok(units) = units {
             let services = units.units.into_iter();
             self.services = services.filter(|unit| unit.kind == UnitKind::Service).collect();
         }
@@ -69,14 +69,10 @@ impl View {
     }
 }
 
-fn keep<T>(known: &mut Option<T>, told: Option<T>) {
-    if told.is_some() {
-        *known = told;
+fn keep<T>(known: &mut Option<T>, told: Result<T, CallError>) {
+    if let Ok(told) = told {
+        *known = Some(told);
     }
-}
-
-async fn told<T>(call: impl Future<Output = Result<T, CallError>>) -> Option<T> {
-    tokio::time::timeout(PATIENCE, call).await.ok()?.ok()
 }
 
 /// What each daemon sees wrong. One that doesn't answer is seen among the services.
@@ -87,7 +83,7 @@ async fn faults(bus: &Bus) -> Vec<Fault> {
     let mut asked = tokio::task::JoinSet::new();
     for socket in sockets {
         let bus = bus.clone();
-        asked.spawn(async move { told(bus.call_on(socket, ListFaults {})).await });
+        asked.spawn(async move { bus.call_on(socket, ListFaults {}).await });
     }
     asked.join_all().await.into_iter().flatten().flat_map(|faults| faults.faults).collect()
 }

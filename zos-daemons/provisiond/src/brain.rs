@@ -227,18 +227,16 @@ impl Brain {
     /// Asks the others what there is; what one does not tell stays as it was known.
     async fn observe(&self) {
         let ends = self.state.lock().await.ends;
-        let (vms, volumes) = tokio::join!(
-            tokio::time::timeout(PATIENCE, self.bus.call(ListVms {})),
-            tokio::time::timeout(PATIENCE, self.bus.call(ListVolumes {})),
-        );
+        let bus = self.bus.within(PATIENCE);
+        let (vms, volumes) = tokio::join!(bus.call(ListVms {}), bus.call(ListVolumes {}));
         let mut state = self.state.lock().await;
         if state.ends != ends {
             return;
         }
-        if let Ok(Ok(vms)) = vms {
+        if let Ok(vms) = vms {
             state.seen.vms = Some(vms.vms);
         }
-        if let Ok(Ok(volumes)) = volumes {
+        if let Ok(volumes) = volumes {
             state.seen.volumes = Some(volumes.volumes);
         }
     }

@@ -15,26 +15,20 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Does a step; gives the volume that it made.
 pub async fn perform(bus: &Bus, step: &Step) -> Result<Option<Volume>, CallError> {
-    let call = async {
-        match step.clone() {
-            Step::RemoveVm((twin, name)) => bus.call(Remove { twin, name }).await.map(|_| None),
-            Step::DeleteVolume((twin, name)) => {
-                bus.call(DeleteVolume { twin, name }).await.map(|_| None)
-            }
-            Step::EnsureVm((twin, name), vm) => {
-                bus.call(Ensure { twin, name, vm }).await.map(|_| None)
-            }
-            Step::CreateVolume((twin, name), volume) => {
-                let (size, class) = (volume.size, volume.class);
-                let (integrity, key) = (volume.integrity, volume.key);
-                let create = CreateVolume { twin, name, size, class, integrity, key };
-                bus.call(create).await.map(|made| Some(made.volume))
-            }
+    let bus = bus.within(PATIENCE);
+    match step.clone() {
+        Step::RemoveVm((twin, name)) => bus.call(Remove { twin, name }).await.map(|_| None),
+        Step::DeleteVolume((twin, name)) => {
+            bus.call(DeleteVolume { twin, name }).await.map(|_| None)
         }
-    };
-    tokio::time::timeout(PATIENCE, call)
-        .await
-        .unwrap_or_else(|_| Err(CallError::busy("no answer within ten minutes")))
+        Step::EnsureVm((twin, name), vm) => bus.call(Ensure { twin, name, vm }).await.map(|_| None),
+        Step::CreateVolume((twin, name), volume) => {
+            let (size, class) = (volume.size, volume.class);
+            let (integrity, key) = (volume.integrity, volume.key);
+            let create = CreateVolume { twin, name, size, class, integrity, key };
+            bus.call(create).await.map(|made| Some(made.volume))
+        }
+    }
 }
 
 /// Notes in the book that a step was done.

@@ -11,7 +11,6 @@
 //! The VMM opens nothing itself.
 
 use std::fs::File;
-use std::future::Future;
 use std::io::{Seek, Write};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -96,7 +95,7 @@ pub async fn start(
     vm: &Vm,
     ring: &Path,
 ) -> Result<Option<IpAddr>, Fault> {
-    let (twin, name) = key;
+    let (bus, (twin, name)) = (&bus.within(PATIENCE), key);
     let mut passed = Passed::default();
     passed.add("kvm", open_kvm(&places.kvm)?);
     let (kernel, initramfs) = match vm.image {
@@ -123,7 +122,7 @@ pub async fn start(
     spec.validate().map_err(|e| Fault::new("vm.spec", format!("the VMM can't run it: {e}")))?;
     passed.add("spec", spec_file(&spec)?);
     // One that ended and was not acknowledged yet would stand in the way.
-    let _ = patient(bus.call(Acknowledge { unit: unit(key) })).await;
+    let _ = bus.call(Acknowledge { unit: unit(key) }).await;
     let start = StartTransient {
         template: "vm".to_owned(),
         name: name.dotted(),
@@ -133,7 +132,7 @@ pub async fn start(
         args: Vec::new(),
         fds: passed.names,
     };
-    patient(bus.call_with_fds(start, passed.fds))
+    bus.call_with_fds(start, passed.fds)
         .await
         .map_err(|e| Fault::new("vm.start", format!("start the VMM: {e}")))?;
     Ok(address)
@@ -154,7 +153,7 @@ async fn disks(bus: &Bus, key: &Key, vm: &Vm, passed: &mut Passed) -> Result<Vec
     for (i, disk) in vm.disks.iter().enumerate() {
         let fault = |why: String| Fault::new("vm.volume", format!("volume {}: {why}", disk.volume));
         let open = OpenVolume { twin: key.0, name: volume_name(&key.1, disk) };
-        let opened = patient(bus.call_with_fds(open, Vec::new())).await;
+        let opened = bus.call_with_fds(open, Vec::new()).await;
         let (_, fds) = opened.map_err(|e| fault(e.to_string()))?;
         let fd = fds.into_iter().next().ok_or_else(|| fault("no descriptor came".into()))?;
         disks.push(Disk {
@@ -178,7 +177,7 @@ async fn nets(
         let fault = |why: String| Fault::new("vm.network", format!("network {i}: {why}"));
         let index = u32::try_from(i).map_err(|e| fault(e.to_string()))?;
         let open = OpenTap { twin: *twin, name: name.clone(), index, network: network.network };
-        let opened = patient(bus.call_with_fds(open, Vec::new())).await;
+        let opened = bus.call_with_fds(open, Vec::new()).await;
         let (tap, fds) = opened.map_err(|e| fault(e.to_string()))?;
         let fd = fds.into_iter().next().ok_or_else(|| fault("no descriptor came".into()))?;
         let mac: Mac = tap.mac.parse().map_err(|e| fault(format!("{e}")))?;
@@ -213,9 +212,9 @@ pub async fn release(
     before: Option<&Vm>,
     gone: bool,
 ) -> Result<(), CallError> {
-    let (twin, name) = key;
+    let (bus, (twin, name)) = (&bus.within(PATIENCE), key);
     if gone || before.is_some_and(|before| before.networks != vm.networks) {
-        done(patient(bus.call(CloseTaps { twin: *twin, name: name.clone() })).await)?;
+        done(bus.call(CloseTaps { twin: *twin, name: name.clone() }).await)?;
     }
     let had = before.into_iter().flat_map(|before| &before.disks);
     let has = if gone { vm.disks.as_slice() } else { &[] };
@@ -224,7 +223,7 @@ pub async fn release(
         let kept = !gone && vm.disks.contains(disk);
         if !kept && !closed.contains(&disk) {
             let close = CloseVolume { twin: *twin, name: volume_name(name, disk) };
-            done(patient(bus.call(close)).await)?;
+            done(bus.call(close).await)?;
             closed.push(disk);
         }
     }
@@ -245,10 +244,4 @@ fn volume_name(vm: &WorkloadName, disk: &DiskOf) -> WorkloadName {
 
 fn open(path: &Path) -> Result<File, Fault> {
     File::open(path).map_err(|e| Fault::new("vm.image", format!("open {}: {e}", path.display())))
-}
-
-async fn patient<T>(call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
-    tokio::time::timeout(PATIENCE, call)
-        .await
-        .unwrap_or_else(|_| Err(CallError::busy("no answer within a minute")))
 }

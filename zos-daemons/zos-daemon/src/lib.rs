@@ -144,11 +144,21 @@ impl Daemon {
         Ok(())
     }
 
-    /// The same for a daemon that serves no local interface, beside `work`, which does not end.
-    pub async fn serve_nothing(self, work: impl Future<Output = ()>) {
+    /// The same for a daemon without a local interface of its own, beside `work`, which does not
+    /// end. If it was passed a socket, it tells its faults and metrics there, as all do.
+    pub async fn serve_nothing(mut self, work: impl Future<Output = ()>) {
+        let listener = self.listener.take();
+        let (faults, shutdown) = (self.faults.clone(), self.shutdown.clone());
+        let server = Router::bare(faults, &self.metrics, shutdown);
+        let told = async {
+            match listener {
+                Some(listener) => server.accept(listener).await,
+                None => self.shutdown.begun().await,
+            }
+        };
         self.ready();
         tokio::select! {
-            () = self.shutdown.begun() => {}
+            () = told => {}
             () = work => {}
         }
         self.shutdown.finish(shutdown::GRACE).await;

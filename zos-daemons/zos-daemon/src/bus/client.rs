@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::net::UnixStream;
@@ -20,6 +21,7 @@ type Connection = zlink::Connection<Guarded>;
 #[derive(Clone, Debug)]
 pub struct Bus {
     dir: PathBuf,
+    within: Option<Duration>,
 }
 
 impl Default for Bus {
@@ -31,7 +33,12 @@ impl Default for Bus {
 impl Bus {
     /// A bus whose sockets lie in another folder, as tests have it.
     pub fn at(dir: impl AsRef<Path>) -> Self {
-        Self { dir: dir.as_ref().to_owned() }
+        Self { dir: dir.as_ref().to_owned(), within: None }
+    }
+
+    /// The same bus, on which a call that is not answered in time is `Busy`. Streams may last.
+    pub fn within(&self, bound: Duration) -> Self {
+        Self { dir: self.dir.clone(), within: Some(bound) }
     }
 
     /// Calls a method on its interface's own socket.
@@ -116,6 +123,20 @@ impl Bus {
     }
 
     async fn exchange<M: Method>(
+        &self,
+        socket: &str,
+        method: &M,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(M::Reply, Vec<OwnedFd>), CallError> {
+        let Some(bound) = self.within else { return self.ask(socket, method, fds).await };
+        let late = |_| {
+            let seconds = bound.as_secs_f64();
+            CallError::busy(format!("{}: no answer within {seconds} s", M::NAME))
+        };
+        tokio::time::timeout(bound, self.ask(socket, method, fds)).await.map_err(late)?
+    }
+
+    async fn ask<M: Method>(
         &self,
         socket: &str,
         method: &M,

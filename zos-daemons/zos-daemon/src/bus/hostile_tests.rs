@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use zos_api::local::{CallError, capacity, identity};
 
+use super::serve::Server;
 use super::{Bus, Call, Router, Sink};
 use crate::{FaultBoard, Metrics, Shutdown};
 
@@ -20,11 +21,15 @@ struct Service {
 
 impl Service {
     fn start(router: Router) -> Self {
+        Self::serve(|faults, metrics, shutdown| router.seal(faults, metrics, shutdown).unwrap())
+    }
+
+    fn serve(server: impl FnOnce(FaultBoard, &Metrics, Shutdown) -> Server) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(dir.path().join("test.sock")).unwrap();
         let (faults, shutdown) = (FaultBoard::default(), Shutdown::default());
         let metrics = Metrics::new("testd", faults.clone());
-        let server = router.seal(faults, &metrics, shutdown.clone()).unwrap();
+        let server = server(faults, &metrics, shutdown.clone());
         tokio::spawn(server.accept(listener));
         Self { dir, shutdown, metrics }
     }
@@ -94,6 +99,17 @@ async fn any_varlink_client_can_ask_what_is_served() {
     }
     let done = client.ask("org.zos.Capacity.Measure", json!({})).await;
     assert_eq!(done["parameters"]["processor"], "quick");
+}
+
+#[tokio::test]
+async fn a_daemon_without_an_interface_tells_how_it_is() {
+    let service = Service::serve(Router::bare);
+    let mut client = service.connect().await;
+    let info = client.ask("org.varlink.service.GetInfo", json!({})).await;
+    let interfaces = json!(["org.varlink.service", "org.zos.Service"]);
+    assert_eq!(info["parameters"]["interfaces"], interfaces);
+    let faults = client.ask("org.zos.Service.ListFaults", json!({})).await;
+    assert_eq!(faults["parameters"]["faults"], json!([]));
 }
 
 #[tokio::test]

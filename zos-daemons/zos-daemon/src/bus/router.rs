@@ -67,6 +67,9 @@ pub(super) struct Handler {
     pub(super) answer: Answering,
 }
 
+/// What a daemon serves that has no interface of its own: `org.zos.Service`, as all do.
+static BARE: Interface = Interface { methods: &[], ..service::INTERFACE };
+
 /// The methods of one interface, each with its handler.
 pub struct Router {
     interface: &'static Interface,
@@ -160,6 +163,15 @@ impl Router {
         if let Some(name) = missing.map(|m| m.0).or(foreign.copied()) {
             return Err(DaemonError::Handlers(name));
         }
+        Ok(self.serving(faults, metrics, shutdown))
+    }
+
+    /// A server for a daemon without an interface of its own.
+    pub(crate) fn bare(faults: FaultBoard, metrics: &Metrics, shutdown: Shutdown) -> Server {
+        Self::new(&BARE).serving(faults, metrics, shutdown)
+    }
+
+    fn serving(self, faults: FaultBoard, metrics: &Metrics, shutdown: Shutdown) -> Server {
         let (calls, told) = (metrics.calls.clone(), metrics.clone());
         let router = self
             .on(move |_: Call, _: ListFaults| {
@@ -172,7 +184,7 @@ impl Router {
             });
         let server = Server::new(router, calls, shutdown);
         metrics.measure("connections", "Connections of local callers", server.count());
-        Ok(server)
+        server
     }
 
     /// The interfaces that are served, its own first.

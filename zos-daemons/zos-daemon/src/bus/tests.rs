@@ -148,3 +148,13 @@ async fn who_insists_is_answered_by_a_later_life() {
     assert_eq!(answered.await.unwrap(), "one");
     assert_eq!(followed.await.unwrap(), ["one", "two", "one", "two"]);
 }
+
+/// A socket that PID 1 holds while its daemon hangs: the call waits in the backlog.
+#[tokio::test(start_paused = true)]
+async fn a_bounded_call_does_not_wait_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let _held = UnixListener::bind(dir.path().join("capacity.sock")).unwrap();
+    let bus = Bus::at(dir.path()).within(std::time::Duration::from_millis(1500));
+    let late = bus.call(capacity::Measure {}).await.unwrap_err();
+    assert_eq!(late, CallError::busy("org.zos.Capacity.Measure: no answer within 1.5 s"));
+}
