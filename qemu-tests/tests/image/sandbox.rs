@@ -118,7 +118,10 @@ fn fenced(probe: &mut Probe, name: &str) -> Result<()> {
         // in the list; the topmost is nobody's parent there.
         let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
         let here: Vec<_> = fields.filter(|fields| fields.get(4) == Some(&target)).collect();
-        let top = here.iter().find(|one| here.iter().all(|other| other[1] != one[0]));
+        // (The first mount of all is its own parent.)
+        let top = here
+            .iter()
+            .find(|one| here.iter().all(|other| other[1] != one[0] || other[0] == one[0]));
         top.map(|fields| fields[5].to_owned()).unwrap_or_default()
     };
     if name == "storaged" {
