@@ -155,7 +155,7 @@ fn a_panic_under_uefi_is_kept_in_the_firmwares_variables() {
 /// Bytes a second that a disk still takes; 0: as many as it can.
 fn slow_down(node: &mut Machine, bytes: u64) -> Result<()> {
     let limits = json!({
-        "id": "disk-key", "bps": bytes, "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0,
+        "id": "/machine/peripheral/disk-key/virtio-backend", "bps": bytes, "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0,
     });
     node.qmp().execute("block_set_io_throttle", limits).map(drop)
 }
