@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -22,13 +21,16 @@ use zos_types::Fault;
 use zos_types::status::DeploymentStatus;
 
 use crate::backend::{
-    About, Answer, Counts, CrashReport, Deployments, LogStream, Machine, Pending,
+    About, Answer, Counts, CrashReport, Deployments, LogStream, Machine, Pending, Piece,
 };
 
 /// For what is only looked at.
 const LOOK: Duration = Duration::from_secs(2);
 /// For what is written to disk before it is answered.
 const WRITE: Duration = Duration::from_secs(20);
+
+/// consoled has no interface of its own but what all have; a node without a screen has no consoled.
+const CONSOLE: &str = "/run/zos/console.sock";
 
 /// How many strangers' questions go to all daemons at once. Each opens about ten sockets, and
 /// anybody may ask; the others wait here.
@@ -64,6 +66,11 @@ impl Node {
                 }
             });
         }
+        let bus = self.bus.within(LOOK);
+        calls.spawn(async move {
+            let listed = bus.call_on(CONSOLE, ListFaults {}).await;
+            listed.map(|listed| listed.faults).unwrap_or_default()
+        });
         let mut faults = self.faults.list();
         while let Some(listed) = calls.join_next().await {
             faults.extend(listed.unwrap_or_default());
@@ -148,18 +155,18 @@ fn daemons() -> impl Iterator<Item = &'static Interface> {
 }
 
 /// Carries chunks until the stream ends, or until its reader has gone.
-async fn forward(mut watch: Watch<LogChunk>, sender: mpsc::Sender<Result<Bytes, CallError>>) {
+async fn forward(mut watch: Watch<LogChunk>, sender: mpsc::Sender<Result<Piece, CallError>>) {
     loop {
         let chunk = tokio::select! {
             chunk = watch.next() => chunk,
             () = sender.closed() => return,
         };
         let Some(chunk) = chunk else { return };
-        let bytes = chunk.and_then(|chunk| {
-            let bytes = STANDARD.decode(chunk.data).map_err(|e| CallError::failed(&e))?;
-            Ok(Bytes::from(bytes))
+        let piece = chunk.and_then(|LogChunk { from, data, .. }| {
+            let bytes = STANDARD.decode(data).map_err(|e| CallError::failed(&e))?.into();
+            Ok(Piece { from, bytes })
         });
-        if sender.send(bytes).await.is_err() {
+        if sender.send(piece).await.is_err() {
             return;
         }
     }

@@ -79,7 +79,9 @@ fn keep<T>(known: &mut Option<T>, told: Result<T, CallError>) {
 async fn faults(bus: &Bus) -> Vec<Fault> {
     let daemons =
         INTERFACES.iter().filter(|i| !i.socket.is_empty() && i.name != init::INTERFACE.name);
-    let sockets = daemons.map(|interface| interface.socket).chain(["/run/zos/api.sock"]);
+    // apid and consoled itself have no interface of their own, but tell their faults as all do.
+    let others = ["/run/zos/api.sock", "/run/zos/console.sock"];
+    let sockets = daemons.map(|interface| interface.socket).chain(others);
     let mut asked = tokio::task::JoinSet::new();
     for socket in sockets {
         let bus = bus.clone();

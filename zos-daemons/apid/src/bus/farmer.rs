@@ -14,7 +14,7 @@ use zos_api::local::service::ReadMetrics;
 use zos_api::local::{CallError, Method, storage};
 use zos_daemon::Watch;
 
-use super::{LOOK, Node, daemon, daemons, within};
+use super::{CONSOLE, LOOK, Node, daemon, daemons, within};
 use crate::backend::{Answer, Counts, CrashReport, LineStream, Services};
 
 /// For what PID 1 notes before it answers.
@@ -108,6 +108,8 @@ impl Node {
                 (daemon(interface), text)
             });
         }
+        let bus = self.bus.within(LOOK);
+        let console = async { bus.call_on(CONSOLE, ReadMetrics {}).await.ok() };
         let pid_1 = async {
             let (boot, units) =
                 tokio::join!(self.ask(LOOK, Describe {}), self.ask(LOOK, ListUnits {}));
@@ -115,8 +117,9 @@ impl Node {
             let details = self.describe_services(units.as_deref().unwrap_or_default()).await;
             Counts { boot: boot.ok(), units, details, ..Counts::default() }
         };
-        let (mut counts, daemons) = tokio::join!(pid_1, calls.join_all());
+        let (mut counts, daemons, console) = tokio::join!(pid_1, calls.join_all(), console);
         counts.daemons.extend(daemons);
+        counts.daemons.extend(console.map(|told| ("consoled".to_owned(), Ok(told.text))));
         counts
     }
 
