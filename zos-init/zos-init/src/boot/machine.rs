@@ -1,6 +1,7 @@
 //! The kernel as we want it: log, cgroups, loopback, name, settings.
 
 use std::fs;
+use std::path::Path;
 
 use zos_host::cgroup::{self, Cgroup};
 use zos_host::kmsg::Level;
@@ -84,6 +85,16 @@ fn total_memory() -> u64 {
 /// The cgroup of a service.
 pub(crate) fn service_cgroup(name: &str) -> Result<Cgroup> {
     Cgroup::at(cgroup::ROOT).child("node")?.child(name)
+}
+
+/// Where a service's cgroup is, if it has one now.
+pub(crate) fn place_of_service(name: &str) -> Cgroup {
+    Cgroup::at(Path::new(cgroup::ROOT).join("node").join(name))
+}
+
+/// Where a workload's cgroup is, if it has one now.
+pub(crate) fn place_of_workload(twin: &str, name: &str) -> Cgroup {
+    Cgroup::at(Path::new(cgroup::ROOT).join("tenants").join(twin).join(name))
 }
 
 /// The cgroup of a twin, below which its workloads' stand.

@@ -18,19 +18,31 @@ impl Node {
         socket.is_some_and(|path| unix::connect(path).is_ok())
     }
 
-    /// Starts a service's check in its cgroup, as its user and without its capabilities. What it prints stands in the
-    /// service's log.
-    pub(super) fn check(&mut self, id: UnitId) -> Result<()> {
-        let service = self.services.get(&id).ok_or_else(|| launch::unknown(id))?;
+    /// Runs a service's check; gives the answer if there is one already.
+    pub(super) fn check(&mut self, unit: UnitId) -> Option<Event> {
+        match self.start_check(unit) {
+            Ok(true) => None,
+            // Its file knows none any more.
+            Ok(false) => Some(Event::Checked { unit, failed: None }),
+            Err(error) => Some(Event::Checked { unit, failed: Some(error.line()) }),
+        }
+    }
+
+    /// In the service's cgroup and fence, as its user, without its capabilities. What it prints stands in the service's
+    /// log. False: there is no check.
+    fn start_check(&mut self, id: UnitId) -> Result<bool> {
+        let service = self.services.get(&id).cloned().ok_or_else(|| launch::unknown(id))?;
+        let Some(program) = service.check.first() else { return Ok(false) };
         let group = machine::service_cgroup(&service.name)?.open()?;
         let (output, end) = process::output_pipe(service.user)?;
-        let mut environment = launch::environment(service)?;
-        // As the shell has it for who wants to look at the process.
+        self.listen_to(id, service.name.clone(), &service.log, output)?;
+        let mut environment = launch::environment(&service)?;
+        // As systemd and others name it, for who wants to look at the process.
         if let Some(live) = self.live.get(&id) {
             environment.push(format!("MAINPID={}", live.child.pid));
         }
         let child = Spawn {
-            program: Program::Path(c_string(&service.check[0])?),
+            program: Program::Path(c_string(program)?),
             arguments: service.check.iter().map(c_string).collect::<Result<_>>()?,
             environment: environment.iter().map(c_string).collect::<Result<_>>()?,
             listen_pid: false,
@@ -43,12 +55,11 @@ impl Node {
             namespaces: Vec::new(),
             root: Root::Inherited,
             dir: Some(c_string(&service.dir)?),
-            sandbox: service.sandbox.fence(&service.check[0])?,
+            sandbox: service.sandbox.fence(program)?,
         }
         .start()?;
-        let (name, log) = (service.name.clone(), service.log.clone());
         self.checks.insert(id, child);
-        self.listen_to(id, name, &log, output)
+        Ok(true)
     }
 
     /// Kills a check that takes too long; its end is told as any other's.

@@ -50,13 +50,15 @@ impl Node {
     }
 
     fn launch_service(&mut self, id: UnitId) -> Result<i32> {
-        let service = self.services.get(&id).ok_or_else(|| unknown(id))?;
+        let service = self.services.get(&id).cloned().ok_or_else(|| unknown(id))?;
         let group = machine::service_cgroup(&service.name)?;
         self.leaving.stays(&group);
         limits::set(&group, &service.cgroup);
-        give_devices(service);
-        let mut environment = environment(service)?;
+        give_devices(&service);
+        let mut environment = environment(&service)?;
+        // What can fail comes before the process: one that runs is known.
         let (output, output_end) = process::output_pipe(service.user)?;
+        self.listen_to(id, service.name.clone(), &service.log, output)?;
         let mut descriptors = vec![(output_end.as_fd(), 1), (output_end.as_fd(), 2)];
         let mut next: RawFd = FIRST_FD;
         if let Some(socket) = self.sockets.get(&id) {
@@ -67,7 +69,8 @@ impl Node {
         let pings = service.rules.watchdog;
         let tells = service.rules.ready == Ready::Told || pings.is_some();
         let ready = if tells { Some(process::output_pipe(service.user)?) } else { None };
-        if let Some((_, end)) = &ready {
+        if let Some((pipe, end)) = &ready {
+            self.poll.add(pipe, Token::Ready(id.0).number(), Interest::READ)?;
             environment.push(format!("ZOS_READY_FD={next}"));
             descriptors.push((end.as_fd(), next));
         }
@@ -76,6 +79,7 @@ impl Node {
         if service.sandbox.wants_landlock() && sandbox.paths.is_none() {
             self.boot.fault("landlock", NO_LANDLOCK);
         }
+        let oom_kills_before = group.oom_kills();
         let group_fd = group.open()?;
         let child = Spawn {
             program: Program::Path(c_string(&service.exec[0])?),
@@ -94,21 +98,17 @@ impl Node {
             sandbox,
         }
         .start()?;
-        let name = service.name.clone();
-        let log = service.log.clone();
-        let ready = ready.map(|(pipe, _)| pipe);
-        if let Some(ready) = &ready {
-            self.poll.add(ready, Token::Ready(id.0).number(), Interest::READ)?;
-        }
         let pid = child.pid;
-        let pings = pings.is_some();
-        let live = Live { child, ready, pings, oom_kills_before: group.oom_kills() };
-        self.live.insert(id, live);
-        self.listen_to(id, name, &log, output)?;
+        let (ready, pings) = (ready.map(|(pipe, _)| pipe), pings.is_some());
+        self.live.insert(id, Live { child, ready, pings, oom_kills_before });
         Ok(pid)
     }
 
     fn launch_transient(&mut self, id: UnitId, given: &[(String, OwnedFd)]) -> Result<i32> {
+        let (user, name) = self.transient_user_and_name(id)?;
+        // What can fail comes before the process: one that runs is known.
+        let (output, output_end) = process::output_pipe(user)?;
+        self.listen_to(id, name, &LogRules::TRANSIENT, output)?;
         let transient = self.transients.get(&id).ok_or_else(|| unknown(id))?;
         let template = self.templates.get(&transient.template).ok_or_else(|| unknown(id))?;
         let group = machine::twin_cgroup(&transient.twin)?.child(&transient.name)?;
@@ -120,8 +120,6 @@ impl Node {
         let names: Vec<&str> = given.iter().map(|(name, _)| name.as_str()).collect();
         let environment =
             [format!("LISTEN_FDS={}", given.len()), format!("LISTEN_FDNAMES={}", names.join(":"))];
-        let user = template.first_user + transient.slot;
-        let (output, output_end) = process::output_pipe(user)?;
         let mut descriptors = vec![(output_end.as_fd(), 1), (output_end.as_fd(), 2)];
         descriptors
             .extend(given.iter().zip(FIRST_FD..).map(|((_, fd), number)| (fd.as_fd(), number)));
@@ -130,6 +128,7 @@ impl Node {
         } else {
             Root::Inherited
         };
+        let oom_kills_before = group.oom_kills();
         let group_fd = group.open()?;
         let child = Spawn {
             program: Program::Descriptor(program.into()),
@@ -150,12 +149,16 @@ impl Node {
         .start()?;
         self.share_cores(&transient.twin, child.pid);
         let pid = child.pid;
-        let name = format!("{}/{}", transient.template, transient.name);
-        let oom_kills_before = group.oom_kills();
-        let live = Live { child, ready: None, pings: false, oom_kills_before };
-        self.live.insert(id, live);
-        self.listen_to(id, name, &LogRules::TRANSIENT, output)?;
+        self.live.insert(id, Live { child, ready: None, pings: false, oom_kills_before });
         Ok(pid)
+    }
+
+    /// A transient unit's user, and its name in the log.
+    fn transient_user_and_name(&self, id: UnitId) -> Result<(u32, String)> {
+        let transient = self.transients.get(&id).ok_or_else(|| unknown(id))?;
+        let template = self.templates.get(&transient.template).ok_or_else(|| unknown(id))?;
+        let name = format!("{}/{}", transient.template, transient.name);
+        Ok((template.first_user + transient.slot, name))
     }
 
     /// Processes of one twin may run beside each other on a core, and beside nobody else's.
@@ -172,12 +175,13 @@ impl Node {
         }
     }
 
+    /// Its cgroup, whether there is one now or not.
     pub(super) fn cgroup(&self, unit: UnitId) -> Option<Cgroup> {
         if let Some(service) = self.services.get(&unit) {
-            return machine::service_cgroup(&service.name).ok();
+            return Some(machine::place_of_service(&service.name));
         }
         let transient = self.transients.get(&unit)?;
-        machine::twin_cgroup(&transient.twin).ok()?.child(&transient.name).ok()
+        Some(machine::place_of_workload(&transient.twin, &transient.name))
     }
 
     pub(super) fn signal(&mut self, unit: UnitId, signal: i32) {

@@ -154,7 +154,10 @@ pub(crate) fn run(boot: Boot, units: Units) -> Result<Ending> {
         node.care();
         control.tell(&node);
         timer.set(node.next_time())?;
-        for happened in node.poll.wait()? {
+        let mut happened = node.poll.wait()?;
+        // Who says in time that it lives isn't called silent by a timer that rings at the same moment.
+        happened.sort_by_key(|one| !matches!(Token::of(one.token), Some(Token::Ready(_))));
+        for happened in happened {
             match Token::of(happened.token) {
                 Some(Token::Signals) => node.signals(&signals),
                 Some(Token::Timer) => {
@@ -263,8 +266,7 @@ impl Node {
                     }
                 }
                 Action::Check(unit) => {
-                    if let Err(error) = self.check(unit) {
-                        let event = Event::Checked { unit, failed: Some(error.line()) };
+                    if let Some(event) = self.check(unit) {
                         actions.extend(self.supervisor.handle(clock::boottime_millis(), event));
                     }
                 }

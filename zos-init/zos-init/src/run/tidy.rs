@@ -82,7 +82,7 @@ impl Node {
     /// A unit's process has ended: nothing of it may run on, what it left behind and its check included.
     pub(super) fn tidy(&mut self, unit: UnitId) {
         self.checks.remove(&unit);
-        let Some(group) = self.cgroup(unit) else { return };
+        let Some(group) = self.cgroup(unit).filter(|group| group.path().exists()) else { return };
         if let Err(error) = group.kill() {
             log::line(Level::Warning, &error.line());
         }

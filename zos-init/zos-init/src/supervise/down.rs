@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use zos_host::kmsg::Level;
 use zos_host::power::End;
 
-use super::life::Then;
+use super::state::Then;
 use super::{Action, Kind, Millis, State, Supervisor, Unit};
 
 /// So long a unit has to stop the transient ones orderly.

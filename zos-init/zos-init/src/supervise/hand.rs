@@ -1,6 +1,6 @@
 //! What somebody asks for: services by hand, transient units, a new set of services.
 
-use super::life::Then;
+use super::state::Then;
 use super::{Action, Kind, Millis, Refusal, State, Supervisor, Unit, UnitId, order};
 use crate::unit::{Ready, Restart, Rules};
 

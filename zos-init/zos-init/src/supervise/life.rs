@@ -1,79 +1,18 @@
-//! One unit's life: its states, and what each event does to it.
+//! One unit's life: what each event does to it.
 
 use zos_host::kmsg::Level;
 use zos_host::process::Exit;
 
 use super::budget::{Crashes, delay};
-use super::watch::{Verdict, Watch};
+use super::state::{Look, Run, State, Then};
+use super::watch::Watch;
 use super::{Action, Ended, Kind, Millis, UnitId, words};
 use crate::unit::{Ready, Restart, Rules};
 
 /// A unit that ran so long gets the first delay again.
 pub(super) const STEADY: Millis = 60_000;
-/// After its cgroup was killed, a process has so long to go; then it hangs in the kernel.
-pub(super) const KILLED: Millis = 5_000;
-/// First delay between two looks at a socket; it doubles up to [`LONGEST_LOOK`].
+/// First delay between two looks at a socket; it doubles each time.
 const FIRST_LOOK: Millis = 5;
-/// Longest delay between two looks at a socket.
-const LONGEST_LOOK: Millis = 1_000;
-/// Asks a silent process for its last words.
-const SIGABRT: i32 = 6;
-
-/// A process that lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Run {
-    pub(super) pid: i32,
-    pub(super) since: Millis,
-}
-
-/// The next look at a socket that is to answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Look {
-    at: Millis,
-    delay: Millis,
-}
-
-/// What follows the end of a process that was told to stop.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Then {
-    /// It was stopped for this fault, and goes the way of one that fell.
-    Again(String),
-    /// Somebody wants it started anew.
-    Anew,
-    /// It stays down.
-    Rest { by_hand: bool },
-    /// Its file is gone, and so is the unit.
-    Gone,
-}
-
-/// Where a unit is in its life.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum State {
-    /// For others.
-    Waiting,
-    /// `Action::Spawn` was given; its answer comes at once. A wish to stop it waits for that.
-    Launching { stop: Option<Then> },
-    /// Runs, and has until `until` to be ready.
-    Starting { run: Run, until: Millis, look: Option<Look> },
-    /// Ready.
-    Running { run: Run, watch: Watch },
-    /// Told to stop, or killed; at `until` more is done about it.
-    Stopping { run: Run, until: Millis, killed: bool, then: Then },
-    /// Killed, and doesn't end: it hangs in the kernel. Nothing is started in its place.
-    Hung { run: Run, then: Then },
-    /// Ended; starts again at `until`.
-    Backoff { until: Millis },
-    /// Did its one work.
-    Done,
-    /// Ended (or was stopped before it began), and stays so.
-    Exited { by_hand: bool },
-    /// Given up, at least until `retry`.
-    Failed { cause: String, retry: Option<Millis> },
-    /// Must never run.
-    Broken { cause: String },
-    /// To be forgotten, at the end of this event.
-    Gone,
-}
 
 #[derive(Debug)]
 pub(super) struct Unit {
@@ -141,7 +80,7 @@ impl Unit {
     }
 
     /// Its past doesn't count any more.
-    fn absolve(&mut self) {
+    pub(super) fn absolve(&mut self) {
         self.streak = 0;
         self.crashes.clear();
     }
@@ -312,152 +251,5 @@ impl Unit {
         };
         actions.push(Action::Note(level, text));
         self.enter_ended(now, how, state, actions);
-    }
-
-    /// Begins to stop a process: a signal and `grace` until its cgroup is killed; 0 kills at once.
-    fn end_run(
-        &mut self,
-        now: Millis,
-        run: Run,
-        grace: Millis,
-        signal: i32,
-        then: Then,
-        actions: &mut Vec<Action>,
-    ) {
-        let killed = grace == 0;
-        let (action, until) = match killed {
-            true => (Action::Kill(self.id), now + KILLED),
-            false => (Action::Signal(self.id, signal), now + grace),
-        };
-        actions.push(action);
-        self.enter(now, State::Stopping { run, until, killed, then }, actions);
-    }
-
-    /// Stops it for a fault; it is started again as if it had fallen.
-    fn stop_for(&mut self, now: Millis, signal: i32, cause: String, actions: &mut Vec<Action>) {
-        let (State::Starting { run, .. } | State::Running { run, .. }) = self.state else { return };
-        actions.push(Action::Note(Level::Warning, format!("{}: {cause}; stopping it", self.name)));
-        self.end_run(now, run, self.rules.stop_timeout, signal, Then::Again(cause), actions);
-    }
-
-    /// Asks it to stop, because somebody wants that; `then` says what comes after.
-    pub(super) fn stop(
-        &mut self,
-        now: Millis,
-        grace: Millis,
-        then: Then,
-        actions: &mut Vec<Action>,
-    ) {
-        match &mut self.state {
-            State::Starting { run, .. } | State::Running { run, .. } => {
-                let run = *run;
-                self.end_run(now, run, grace, self.rules.stop_signal, then, actions);
-            }
-            State::Launching { stop } => *stop = Some(then),
-            // The newest wish says what comes after, but time may only become shorter.
-            State::Stopping { until, killed, then: known, .. } => {
-                *known = then;
-                if !*killed && grace == 0 {
-                    actions.push(Action::Kill(self.id));
-                    (*killed, *until) = (true, now + KILLED);
-                } else if !*killed {
-                    *until = (*until).min(now + grace);
-                }
-            }
-            State::Hung { then: known, .. } => *known = then,
-            State::Gone => {}
-            State::Broken { .. } if then != Then::Gone => {}
-            _ => match then {
-                Then::Again(_) => {}
-                Then::Anew => self.begin_anew(now, actions),
-                Then::Gone => self.enter(now, State::Gone, actions),
-                // What rests already keeps its story, unless somebody wants it to stay so.
-                Then::Rest { by_hand } if by_hand || !self.is_over() => {
-                    self.enter(now, State::Exited { by_hand }, actions);
-                }
-                Then::Rest { .. } => {}
-            },
-        }
-    }
-
-    /// Lets it start, with a new budget; does nothing to one that runs or must not.
-    pub(super) fn start(&mut self, now: Millis, actions: &mut Vec<Action>) {
-        match &mut self.state {
-            State::Stopping { then, .. } | State::Hung { then, .. } => *then = Then::Anew,
-            State::Launching { stop } => *stop = None,
-            State::Backoff { .. } | State::Done | State::Exited { .. } | State::Failed { .. } => {
-                self.begin_anew(now, actions)
-            }
-            State::Waiting
-            | State::Starting { .. }
-            | State::Running { .. }
-            | State::Broken { .. }
-            | State::Gone => {}
-        }
-    }
-
-    fn begin_anew(&mut self, now: Millis, actions: &mut Vec<Action>) {
-        if self.state != State::Waiting {
-            self.restarts += 1;
-            self.absolve();
-            self.enter(now, State::Waiting, actions);
-        }
-    }
-
-    /// When [`Unit::on_time`] has something to do.
-    pub(super) fn due(&self) -> Option<Millis> {
-        match &self.state {
-            State::Starting { until, look: Some(look), .. } => Some(look.at.min(*until)),
-            State::Starting { until, .. }
-            | State::Stopping { until, .. }
-            | State::Backoff { until } => Some(*until),
-            State::Running { watch, .. } => watch.due(),
-            State::Failed { retry, .. } => *retry,
-            _ => None,
-        }
-    }
-
-    pub(super) fn on_time(&mut self, now: Millis, actions: &mut Vec<Action>) {
-        match &mut self.state {
-            State::Backoff { until } if *until <= now => {
-                self.restarts += 1;
-                self.enter(now, State::Waiting, actions);
-            }
-            State::Failed { retry: Some(retry), .. } if *retry <= now => {
-                let text = format!("{} is tried anew", self.name);
-                actions.push(Action::Note(Level::Notice, text));
-                self.begin_anew(now, actions);
-            }
-            State::Starting { until, .. } if *until <= now => {
-                let cause = format!("not ready in {}", words::span(self.rules.ready_timeout));
-                self.stop_for(now, self.rules.stop_signal, cause, actions);
-            }
-            State::Starting { look: Some(look), .. } if look.at <= now => {
-                let delay = look.delay.min(LONGEST_LOOK);
-                *look = Look { at: now + delay, delay: delay * 2 };
-                actions.push(Action::Look(self.id));
-            }
-            State::Running { watch, .. } => match watch.on_time(now) {
-                Some(Verdict::Check) => actions.push(Action::Check(self.id)),
-                Some(Verdict::EndCheck) => actions.push(Action::EndCheck(self.id)),
-                Some(Verdict::Silent(cause)) => self.stop_for(now, SIGABRT, cause, actions),
-                Some(Verdict::Sick(cause)) => {
-                    self.stop_for(now, self.rules.stop_signal, cause, actions);
-                }
-                None => {}
-            },
-            State::Stopping { until, killed, .. } if *until <= now && !*killed => {
-                (*killed, *until) = (true, now + KILLED);
-                let text = format!("{} didn't stop in time; killing it", self.name);
-                actions.extend([Action::Note(Level::Warning, text), Action::Kill(self.id)]);
-            }
-            State::Stopping { run, until, then, .. } if *until <= now => {
-                let state = State::Hung { run: *run, then: then.clone() };
-                let text = format!("{}: {}", self.name, words::HUNG);
-                actions.push(Action::Note(Level::Error, text));
-                self.enter(now, state, actions);
-            }
-            _ => {}
-        }
     }
 }

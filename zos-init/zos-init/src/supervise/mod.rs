@@ -35,13 +35,17 @@ mod down;
 mod hand;
 mod life;
 mod order;
+mod state;
 mod status;
+mod stopping;
+mod timing;
 mod watch;
 mod words;
 
 pub(crate) use care::Services;
 pub(crate) use hand::Declared;
-use life::{State, Unit};
+use life::Unit;
+use state::State;
 pub(crate) use status::{ExitStatus, Happened, Kind, Status};
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use zos_host::process::Exit;
 
-use super::life::Then;
+use super::state::Then;
 use super::{Ended, State, Supervisor, Unit, UnitId, words};
 
 /// What kind a unit is.

@@ -1,6 +1,6 @@
 //! Each fault that a service can have, and what becomes of it.
 
-use super::super::life::KILLED;
+use super::super::stopping::KILLED;
 use super::*;
 
 #[test]

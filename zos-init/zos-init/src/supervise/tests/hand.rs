@@ -43,7 +43,8 @@ fn each_wish_in_each_state() {
     type Wish = fn(&mut Sim, &str) -> Result<(), Refusal>;
     let (start, stop, restart): (Wish, Wish, Wish) = (Sim::start, Sim::stop, Sim::restart);
     // How it comes to its state, the wish, the state after it and what was done.
-    let reach: &[(&str, fn(&mut Sim))] = &[
+    type Reach = fn(&mut Sim);
+    let reach: &[(&str, Reach)] = &[
         ("waiting", |_| {}),
         ("starting", |sim| sim.ready("x")),
         ("running", |sim| {

@@ -9,7 +9,7 @@ use super::*;
 const NAMES: [&str; 8] = ["s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7"];
 
 /// What chance does to a running node.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Step {
     Told(usize),
     End(usize, i32, bool),
