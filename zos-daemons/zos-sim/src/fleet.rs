@@ -250,7 +250,7 @@ impl Places {
         let folder = tempfile::Builder::new()
             .prefix("zos-sim-")
             .tempdir()
-            .context("make a folder for what lasts as long as the simulation")?;
+            .context("make a temporary folder; TMPDIR says where")?;
         let (disks, lock) = match &options.state {
             None => (folder.path().join("disks"), None),
             Some(state) => (std::path::absolute(state)?, Some(lock(state)?)),

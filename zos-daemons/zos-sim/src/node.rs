@@ -410,7 +410,8 @@ fn bind(path: &Path) -> Result<UnixListener> {
         listener.set_nonblocking(true)?;
         Ok(listener)
     });
-    bound.with_context(|| format!("listen on {}", path.display()))
+    // A socket's path has 107 bytes at most (unix(7)).
+    bound.with_context(|| format!("listen on {}; TMPDIR says where", path.display()))
 }
 
 /// Where apid listens: at the node's port, or behind a relay that takes its time.

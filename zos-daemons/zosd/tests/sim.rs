@@ -223,6 +223,16 @@ async fn what_can_not_be_is_said_with_what_to_do() {
     check(&["--fault", "bogus"], 2, "there is no fault `bogus`").await;
     check(&["--listen", "203.0.113.1"], 1, "listen on 203.0.113.1").await;
 
+    let folder = tempfile::tempdir().unwrap();
+    let long = folder.path().join("x".repeat(100));
+    std::fs::create_dir(&long).unwrap();
+    for (place, words) in [(&long, "TMPDIR says where"), (&long.join("absent"), "TMPDIR says")] {
+        let mut elsewhere = command(&["--port", "0"]);
+        elsewhere.env("TMPDIR", place);
+        let (code, said) = fails(elsewhere).await;
+        assert!(code == 1 && said.contains(words), "{said}");
+    }
+
     let mut few = Command::new("sh");
     few.args(["-c", "ulimit -n 512; exec \"$0\" sim --nodes 100", env!("CARGO_BIN_EXE_zosd")]);
     let (code, said) = fails(few).await;
