@@ -7,6 +7,7 @@ use zos_host::process::Exit;
 use super::*;
 use crate::unit::{Backoff, Budget, Liveness, Ready, Restart};
 
+mod care;
 mod down;
 mod faults;
 mod graph;
