@@ -131,17 +131,31 @@ pub(crate) fn load(dir: &Path) -> Units {
 /// The same, each service by itself: in the order of their names.
 #[must_use]
 pub(crate) fn read(dir: &Path) -> Units {
+    let mut problems = Vec::new();
+    let services = files(&dir.join("units"), &mut problems);
+    let templates = files(&dir.join("templates"), &mut problems);
+    let mut units = parse(&services, &templates);
+    units.problems.splice(..0, problems);
+    units
+}
+
+/// File name, unit name and text.
+pub(crate) type File = (String, String, String);
+
+/// What these files say, each by itself.
+#[must_use]
+pub(crate) fn parse(services: &[File], templates: &[File]) -> Units {
     let mut units = Units::default();
-    for (file, name, text) in files(&dir.join("units"), &mut units.problems) {
-        match service::parse(&file, &name, &text) {
+    for (file, name, text) in services {
+        match service::parse(file, name, text) {
             Ok(service) => units.services.push(service),
             Err(problems) => units.problems.extend(problems),
         }
     }
-    for (file, name, text) in files(&dir.join("templates"), &mut units.problems) {
-        match template::parse(&file, &name, &text) {
+    for (file, name, text) in templates {
+        match template::parse(file, name, text) {
             Ok(template) => {
-                units.templates.insert(name, template);
+                units.templates.insert(name.clone(), template);
             }
             Err(problems) => units.problems.extend(problems),
         }
@@ -149,8 +163,8 @@ pub(crate) fn read(dir: &Path) -> Units {
     units
 }
 
-/// File name, unit name and text of each `.toml` in a folder, sorted by name.
-fn files(dir: &Path, problems: &mut Vec<Problem>) -> Vec<(String, String, String)> {
+/// Each `.toml` in a folder, sorted by name.
+fn files(dir: &Path, problems: &mut Vec<Problem>) -> Vec<File> {
     let mut problem = |file: String, what: &std::io::Error| {
         problems.push(Problem { file, line: 0, what: what.to_string() });
     };
