@@ -56,7 +56,7 @@ fn panic(node: &mut Machine) -> Result<()> {
     node.probe()?.tell("write /proc/sysrq-trigger c")
 }
 
-fn is_panic(text: &String) -> bool {
+fn is_panic(text: &str) -> bool {
     text.starts_with("Panic#") && text.contains("sysrq triggered crash")
 }
 
@@ -89,14 +89,23 @@ fn the_reason_of_a_boot_is_known_and_a_panics_last_words_are_kept() {
         panic(&mut node)?;
         let found = booted_again_by(&mut node, &found, BootReason::Panic)?;
         let texts = crashes(&mut node, "init", "Init")?;
-        ensure!(texts.iter().any(is_panic), "the panic's words are not kept: {texts:#?}");
+        ensure!(
+            texts.iter().any(|text| is_panic(text)),
+            "the panic's words are not kept: {texts:#?}"
+        );
         let texts = crashes(&mut node, "storage", "Storage")?;
-        ensure!(texts.iter().any(is_panic), "the panic's words are not on the disk: {texts:#?}");
+        ensure!(
+            texts.iter().any(|text| is_panic(text)),
+            "the panic's words are not on the disk: {texts:#?}"
+        );
         go_down(&mut node, "reboot")?;
         let found = booted_again_by(&mut node, &found, BootReason::Reboot)?;
         ensure!(crashes(&mut node, "init", "Init")?.is_empty(), "a record was not cleared");
         let texts = crashes(&mut node, "storage", "Storage")?;
-        ensure!(texts.iter().any(is_panic), "the disk lost the panic's words: {texts:#?}");
+        ensure!(
+            texts.iter().any(|text| is_panic(text)),
+            "the disk lost the panic's words: {texts:#?}"
+        );
 
         // PID 1 hangs.
         node.probe()?.freeze("node/init", true)?;
@@ -147,7 +156,10 @@ fn a_panic_under_uefi_is_kept_in_the_firmwares_variables() {
         panic(&mut node)?;
         booted_again_by(&mut node, &found, BootReason::Panic)?;
         let texts = crashes(&mut node, "storage", "Storage")?;
-        ensure!(texts.iter().any(is_panic), "the panic's words are not kept: {texts:#?}");
+        ensure!(
+            texts.iter().any(|text| is_panic(text)),
+            "the panic's words are not kept: {texts:#?}"
+        );
         Ok(())
     });
 }
