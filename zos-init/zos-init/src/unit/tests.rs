@@ -215,6 +215,34 @@ fn each_kind_of_mistake_in_the_new_keys() {
     }
 }
 
+/// The keys that a problem with an unknown one names.
+fn known(text: &str) -> Vec<String> {
+    let problems = service::parse("a.toml", "a", text).unwrap_err();
+    let what = &problems[0].what;
+    let (_, known) = what.split_once("; known are ").expect(what);
+    known.split(", ").map(str::to_owned).collect()
+}
+
+#[test]
+fn the_documents_table_is_ours() {
+    let text = include_str!("../../../../docs/units.md");
+    let table = text.split("<!-- keys -->").nth(1).unwrap();
+    let table = table.split("<!-- /keys -->").next().unwrap();
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| `")).collect();
+    let mut keys: Vec<&str> = rows.iter().map(|row| row.split('`').nth(1).unwrap()).collect();
+    keys.sort_unstable();
+    let mut ours = known(&format!("{GOOD}\nxyzzy = 1\n"));
+    ours.sort_unstable();
+    assert_eq!(keys, ours);
+    for table in ["backoff", "crash-budget", "liveness", "log", "cgroup", "sandbox"] {
+        let row = rows.iter().find(|row| row.starts_with(&format!("| `{table}`"))).unwrap();
+        let exec = if table == "liveness" { "exec = [\"/c\"]\n" } else { "" };
+        for key in known(&format!("{GOOD}[{table}]\n{exec}xyzzyx = 1\n")) {
+            assert!(row.contains(&format!("`{key}`")), "{table}.{key}");
+        }
+    }
+}
+
 #[test]
 fn templates() {
     let text =
