@@ -34,7 +34,7 @@ use zos_api::local::storage::{
     CloseVolume, CreateVolume, DeleteVolume, Disks, INTERFACE, ListCrashes, ListDisks, ListPools,
     ListVolumes, OpenVolume, Pools, SetIdentity, Settle, Volumes as VolumeList,
 };
-use zos_daemon::{Bus, Call, CallError, Daemon, Router};
+use zos_daemon::{Bus, Call, CallError, Daemon, Router, Shutdown};
 use zos_types::NodeId;
 
 use crate::keeper::{Event, Keeper};
@@ -70,7 +70,7 @@ pub async fn run_on(
     let faults = daemon.faults.clone();
     let (life, view) = Life::new(keeper, places.clone(), Arc::clone(&machine), faults);
     let (past, bus) = (Past::new(&places, view.settled.clone()), daemon.bus.clone());
-    let router = router(&view, &past, &bus);
+    let router = router(&view, &past, &bus, &daemon.shutdown);
     metrics::count(&daemon.metrics, &view);
     // Not bound to the way down: calls that are still answered then may need it.
     tokio::spawn(life.run());
@@ -84,12 +84,14 @@ pub async fn run_on(
 }
 
 /// The daemon's answers.
-pub fn router(view: &View, past: &Past, bus: &Bus) -> Router {
+pub fn router(view: &View, past: &Past, bus: &Bus, shutdown: &Shutdown) -> Router {
     let (settle, identity, disks) = (view.clone(), view.clone(), view.clone());
     let (pools, list, close, delete) = (view.clone(), view.clone(), view.clone(), view.clone());
     let (create, create_bus) = (view.clone(), bus.clone());
     let (open, open_bus) = (view.clone(), bus.clone());
     let (past, past_bus) = (past.clone(), bus.clone());
+    let (creating, opening) = (shutdown.clone(), shutdown.clone());
+    let (closing, deleting) = (shutdown.clone(), shutdown.clone());
     Router::new(&INTERFACE)
         .on(move |_: Call, _: Settle| {
             let mut settled = settle.settled.clone();
@@ -120,7 +122,7 @@ pub fn router(view: &View, past: &Past, bus: &Bus) -> Router {
         })
         .on(move |_: Call, wanted: CreateVolume| {
             let (view, bus) = (create.clone(), create_bus.clone());
-            apart(async move {
+            apart(&creating, async move {
                 let volumes = volumes(&view).await?;
                 lasting(*view.node.borrow())?;
                 volumes.lock().await.create(wanted, &bus).await
@@ -132,7 +134,7 @@ pub fn router(view: &View, past: &Past, bus: &Bus) -> Router {
         })
         .on_fds(move |_: Call, OpenVolume { twin, name }| {
             let (view, bus) = (open.clone(), open_bus.clone());
-            apart(async move {
+            apart(&opening, async move {
                 let (volume, fd) =
                     volumes(&view).await?.lock().await.open(twin, name, &bus).await?;
                 Ok((volume, vec![fd]))
@@ -140,14 +142,14 @@ pub fn router(view: &View, past: &Past, bus: &Bus) -> Router {
         })
         .on(move |_: Call, CloseVolume { twin, name }| {
             let view = close.clone();
-            apart(async move {
+            apart(&closing, async move {
                 volumes(&view).await?.lock().await.close(twin, name).await?;
                 Ok(Done {})
             })
         })
         .on(move |_: Call, DeleteVolume { twin, name }| {
             let view = delete.clone();
-            apart(async move {
+            apart(&deleting, async move {
                 volumes(&view).await?.lock().await.delete(twin, name).await?;
                 Ok(Done {})
             })
@@ -180,9 +182,16 @@ fn lasting(node: Option<(NodeId, bool)>) -> Result<(), CallError> {
     }
 }
 
-/// In a task of its own: a caller that leaves doesn't stop half-way what it began.
-async fn apart<T: Send + 'static>(
-    work: impl Future<Output = Result<T, CallError>> + Send + 'static,
-) -> Result<T, CallError> {
-    tokio::spawn(work).await.map_err(|error| CallError::failed(&error))?
+/// In a task of its own: a caller that leaves doesn't stop half-way what it began, nor does SIGTERM
+/// within the grace.
+fn apart<T, W>(
+    shutdown: &Shutdown,
+    work: W,
+) -> impl Future<Output = Result<T, CallError>> + use<T, W>
+where
+    T: Send + 'static,
+    W: Future<Output = Result<T, CallError>> + Send + 'static,
+{
+    let task = shutdown.spawn_to_end(work);
+    async move { task.await.map_err(|error| CallError::failed(&error))? }
 }
