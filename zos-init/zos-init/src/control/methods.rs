@@ -11,7 +11,7 @@ use zos_host::varlink::{Call, MAX_FDS, Reply, object};
 
 use super::parameters::Parameters;
 use super::server::{Answer, Service};
-use super::stream::{self, Stream};
+use super::stream::{self, Cursor, Stream};
 use super::{access, interfaces};
 use crate::evidence;
 use crate::run::{Node, RequestError, Start};
@@ -136,7 +136,8 @@ fn answer(
             given.end()?;
             let unit = node.unit(&name)?;
             if call.more {
-                return Ok(Answer::Stream(Stream::Log { name, unit, after, begun: false }));
+                let cursor = Cursor::after(after);
+                return Ok(Answer::Stream(Stream::Log { name, unit, cursor }));
             }
             object(&node.journal.latest(unit, after, stream::PAGE))
         }
@@ -144,7 +145,7 @@ fn answer(
             let after = given.take_or_default("after")?;
             given.end()?;
             if call.more {
-                return Ok(Answer::Stream(Stream::Events { after, begun: false }));
+                return Ok(Answer::Stream(Stream::Events { cursor: Cursor::after(after) }));
             }
             object(&node.journal.events.after(after))
         }

@@ -44,7 +44,7 @@ impl Service for Fake {
                 json!({})
             }
             "x.Held" => json!({ "most": self.most }),
-            "x.Follow" => return Answer::Stream(Stream::Events { after: 0, begun: false }),
+            "x.Follow" => return Answer::Stream(Stream::Units { seen: None }),
             "x.Stop" => {
                 self.stop = true;
                 json!({})
@@ -55,13 +55,13 @@ impl Service for Fake {
     }
 
     fn news(&self, stream: &mut Stream) -> Option<Reply> {
-        let Stream::Events { after, .. } = stream else { return None };
-        if *after == self.count {
+        let Stream::Units { seen } = stream else { return None };
+        let next = seen.unwrap_or(0) + 1;
+        if next > self.count {
             return None;
         }
-        *after += 1;
-        let reply = object(&json!({ "n": *after, "text": "x".repeat(1000) }));
-        Some(if *after == 1_000_000 { Reply::ok(reply) } else { Reply::continuing(reply) })
+        *seen = Some(next);
+        Some(Reply::continuing(object(&json!({ "n": next, "text": "x".repeat(1000) }))))
     }
 }
 
