@@ -12,7 +12,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::str::FromStr;
 
 use zos_types::Fault;
 
@@ -127,12 +126,6 @@ impl<'a> Reader<'a> {
         self.settings.get(key).filter(|text| !text.is_empty())
     }
 
-    /// Whether a key was set: bare, or with a word that says so.
-    pub fn flag(&mut self, key: &str) -> bool {
-        let words = [("", true), ("1", true), ("yes", true), ("0", false), ("no", false)];
-        self.choice(key, &words).unwrap_or(false)
-    }
-
     /// One of some words.
     pub fn choice<T: Clone>(&mut self, key: &str, words: &[(&str, T)]) -> Option<T> {
         let named: Vec<String> = words
@@ -144,11 +137,6 @@ impl<'a> Reader<'a> {
         self.with(key, &rule, |text| {
             words.iter().find(|(word, _)| *word == text).map(|(_, value)| value.clone())
         })
-    }
-
-    /// A value that says itself whether it can be read; `rule` tells people what to write.
-    pub fn parsed<T: FromStr>(&mut self, key: &str, rule: &str) -> Option<T> {
-        self.with(key, rule, |text| text.trim().parse().ok())
     }
 
     /// A value in a form of the daemon's own: none is a fault that tells `rule`.
@@ -176,7 +164,6 @@ mod tests {
     struct Sample {
         adopt: Option<bool>,
         vlan: Option<u16>,
-        debug: bool,
         farm: Option<String>,
     }
 
@@ -184,8 +171,7 @@ mod tests {
         fn read(reader: &mut Reader<'_>) -> Self {
             Self {
                 adopt: reader.choice("disk.adopt", &[("empty", true), ("none", false)]),
-                vlan: reader.parsed("vlan", "write a number"),
-                debug: reader.flag("debug"),
+                vlan: reader.with("vlan", "write a number", |text| text.trim().parse().ok()),
                 farm: reader.text("farm").map(str::to_owned),
             }
         }
@@ -197,27 +183,19 @@ mod tests {
 
     #[test]
     fn words_are_followed_or_shown_with_what_is_allowed() {
-        let (sample, faults) = Reader::config::<Sample>(&of(&[
-            ("disk.adopt", "none"),
-            ("vlan", " 7"),
-            ("debug", ""),
-            ("farm", ""),
-        ]));
+        let (sample, faults) =
+            Reader::config::<Sample>(&of(&[("disk.adopt", "none"), ("vlan", " 7"), ("farm", "")]));
         assert_eq!(faults, []);
-        assert_eq!(sample, Sample { adopt: Some(false), vlan: Some(7), debug: true, farm: None });
-        let (sample, faults) = Reader::config::<Sample>(&of(&[
-            ("disk.adopt", "all"),
-            ("vlan", "x"),
-            ("debug", "maybe"),
-        ]));
-        assert_eq!(sample, Sample { adopt: None, vlan: None, debug: false, farm: None });
+        assert_eq!(sample, Sample { adopt: Some(false), vlan: Some(7), farm: None });
+        let (sample, faults) =
+            Reader::config::<Sample>(&of(&[("disk.adopt", "all"), ("vlan", "x")]));
+        assert_eq!(sample, Sample { adopt: None, vlan: None, farm: None });
         let told: Vec<_> = faults.iter().map(|f| format!("{} {}", f.id, f.detail)).collect();
         assert_eq!(
             told,
             [
                 "settings.refused:disk.adopt zos.disk.adopt: `all` is not followed: write `empty` or `none`",
                 "settings.refused:vlan zos.vlan: `x` is not followed: write a number",
-                "settings.refused:debug zos.debug: `maybe` is not followed: write `1` or `yes` or `0` or `no`",
             ]
         );
     }

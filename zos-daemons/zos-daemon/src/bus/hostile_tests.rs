@@ -224,10 +224,10 @@ async fn one_user_can_not_take_all_connections_and_gets_them_back() {
         }
         assert!(held.len() < 500);
     };
-    assert!(service.metrics.text().contains(&format!("zos_testd_connections {refused}")));
+    assert!(service.metrics.text().contains(&format!("zos_testd_callers {refused}")));
     held.clear();
     for _ in 0..100 {
-        if service.metrics.text().contains("zos_testd_connections 0") {
+        if service.metrics.text().contains("zos_testd_callers 0") {
             break;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -262,7 +262,7 @@ async fn a_reader_that_never_reads_holds_little_and_is_given_up() {
     tokio::time::sleep(Duration::from_secs(40)).await;
     assert_eq!(sent.load(Ordering::Relaxed), before);
     assert!(service.metrics.text().contains("outcome=\"gone\"} 1"), "{}", service.metrics.text());
-    assert!(service.metrics.text().contains("zos_testd_connections 0"));
+    assert!(service.metrics.text().contains("zos_testd_callers 0"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -183,7 +183,7 @@ impl Router {
                 async move { Ok(service::Metrics { text }) }
             });
         let server = Server::new(router, calls, shutdown);
-        metrics.measure("connections", "Connections of local callers", server.count());
+        metrics.measure("callers", "Connections of local callers", server.count());
         server
     }
 
