@@ -21,9 +21,18 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// A call under way that may fail.
 pub type Answer<'a, T> = Pending<'a, Result<T, CallError>>;
 /// A VM's console as it comes; ends when the sender goes.
-pub type LogStream = mpsc::Receiver<Result<Bytes, CallError>>;
+pub type LogStream = mpsc::Receiver<Result<Piece, CallError>>;
 /// A service's log as it comes; ends when the sender goes.
 pub type LineStream = mpsc::Receiver<Result<LogEntries, CallError>>;
+
+/// A piece of a VM's console.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Piece {
+    /// Bytes ever written before it.
+    pub from: u64,
+    /// The bytes.
+    pub bytes: Bytes,
+}
 
 /// The machine.
 pub trait Machine: Send + Sync + 'static {

@@ -37,12 +37,14 @@ use zos_types::unit::GIB;
 use zos_types::{Deployment, Fault, Id, Name, NodeId, TwinId, Workload, cloud};
 
 use crate::backend::{
-    About, Answer, Counts, CrashReport, Deployments, LogStream, Machine, Pending,
+    About, Answer, Counts, CrashReport, Deployments, LogStream, Machine, Pending, Piece,
 };
 use crate::{Api, server, tls};
 
 /// What the console of every VM says.
 pub const LOG: &[u8] = b"hello from a VM\n\xff\xfe not UTF-8\n";
+/// What it says again and again after that.
+pub const TICK: &[u8] = b"tick\n";
 
 /// A node in memory. Clones share it.
 #[derive(Clone, Debug)]
@@ -332,11 +334,21 @@ impl Deployments for FakeNode {
             });
             vm.ok_or_else(|| CallError::not_found(format!("there is no VM {}", read.name)))?;
             let (sender, stream) = mpsc::channel(4);
+            let held = LOG.len();
+            let mut at = usize::try_from(read.from).unwrap_or(usize::MAX);
+            let piece = |at: usize, bytes: Bytes| Ok(Piece { from: at as u64, bytes });
+            let node = self.clone();
             tokio::spawn(async move {
-                let _ = sender.send(Ok(Bytes::from_static(LOG))).await;
-                while read.follow && !sender.is_closed() {
+                let first = Bytes::from_static(&LOG[at.min(held)..]);
+                let mut next = at + first.len();
+                let _ = sender.send(piece(at, first)).await;
+                let there = || node.find(read.twin, &read.name.deployment).is_ok();
+                while read.follow && !sender.is_closed() && there() {
                     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                    let _ = sender.send(Ok(Bytes::from_static(b"tick\n"))).await;
+                    // byte n of the log is always the same one
+                    (at, next) = (next, next + TICK.len() - (next - held) % TICK.len());
+                    let tick = Bytes::from_static(&TICK[(at - held) % TICK.len()..]);
+                    let _ = sender.send(piece(at, tick)).await;
                 }
             });
             Ok(stream)

@@ -34,16 +34,16 @@ type Labels = Vec<(&'static str, String)>;
 pub(crate) struct Served {
     own: Metrics,
     answers: Family<[(&'static str, String); 1], Counter>,
-    /// Connections that are open.
-    pub(crate) connections: Gauge,
+    /// Connections to the API that are open.
+    pub(crate) clients: Gauge,
 }
 
 impl Served {
     pub(crate) fn new(metrics: &Metrics) -> Self {
         let answers = Family::default();
         metrics.register("answers", "Requests answered, by status", answers.clone());
-        let connections = metrics.gauge("connections", "Connections that are open");
-        Self { own: metrics.clone(), answers, connections }
+        let clients = metrics.gauge("clients", "Connections to the node API that are open");
+        Self { own: metrics.clone(), answers, clients }
     }
 
     pub(crate) fn answered(&self, status: u16) {

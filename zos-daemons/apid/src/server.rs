@@ -63,7 +63,7 @@ fn bind(socket: &TcpSocket, address: SocketAddr) -> io::Result<()> {
 pub async fn serve(listener: TcpListener, tls: TlsAcceptor, api: Arc<Api>) {
     let seats = Arc::new(Semaphore::new(CONNECTIONS));
     let peers = Peers::default();
-    let (shutdown, open) = (api.shutdown.clone(), api.served.connections.clone());
+    let (shutdown, open) = (api.shutdown.clone(), api.served.clients.clone());
     let router = router(api);
     loop {
         let Ok(seat) = Arc::clone(&seats).acquire_owned().await else { return };

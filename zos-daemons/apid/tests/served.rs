@@ -257,7 +257,7 @@ async fn what_the_node_counts_is_one_openmetrics_text() {
     let answers = &metrics["zos_apid_answers"];
     assert!(answers.value(&[("status", "200")]).unwrap() >= 1.0, "{answers:?}");
     assert!(answers.value(&[("status", "401")]) == Some(1.0), "{answers:?}");
-    assert!(metrics["zos_apid_connections"].value(&[]).unwrap() >= 1.0);
+    assert!(metrics["zos_apid_clients"].value(&[]).unwrap() >= 1.0);
 }
 
 /// PID 1 stops the API as soon as it has noted the restart: the answer is sent before, and a

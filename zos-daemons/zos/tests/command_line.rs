@@ -2,7 +2,7 @@
 
 mod place;
 
-use apid::fake::{FakeNode, LOG};
+use apid::fake::{FakeNode, LOG, TICK};
 use place::{Place, run};
 
 impl Place {
@@ -175,4 +175,40 @@ async fn wrong_usage_has_its_code() {
     let help = place.zos(&["--help"]).await;
     assert_eq!(help.code, 0);
     assert!(help.text().contains("Exit codes:") && help.text().contains("Examples:"));
+}
+
+/// Each byte of a console is the same one whoever asks, so what comes over three runs of the API is the log.
+#[tokio::test]
+async fn a_console_is_followed_over_restarts_byte_by_byte() {
+    use tokio::io::AsyncReadExt;
+    let node = FakeNode::new(9);
+    let mut api = node.run(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let address = api.address;
+    let place = Place { address: address.to_string(), node, folder: tempfile::tempdir().unwrap() };
+    place.zos(&["key", "new"]).await;
+    std::fs::write(place.path("hello.toml"), HELLO).unwrap();
+    assert_eq!(place.zos(&["apply", "-f", "hello.toml"]).await.code, 0);
+    let mut command = place.command(&["logs", "hello/hello", "-f"]);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut seen = Vec::new();
+    for round in 1..=4 {
+        while seen.len() < LOG.len() + 12 * round {
+            let read = stdout.read_buf(&mut seen);
+            let read = tokio::time::timeout(std::time::Duration::from_secs(20), read).await;
+            assert!(read.unwrap().unwrap() > 0, "it goes on");
+        }
+        if round < 4 {
+            api.stop().await;
+            api = place.node.run(address).await.unwrap();
+        }
+    }
+    assert!(seen.starts_with(LOG));
+    let ticks = seen[LOG.len()..].chunks(TICK.len());
+    assert!(ticks.into_iter().all(|tick| TICK.starts_with(tick)), "{seen:?}");
+    // the VM goes, and so does the follower
+    assert_eq!(place.zos(&["delete", "hello"]).await.code, 0);
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(20), child.wait()).await;
+    assert_eq!(ended.unwrap().unwrap().code(), Some(0));
+    api.stop().await;
 }

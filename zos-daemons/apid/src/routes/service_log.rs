@@ -80,7 +80,8 @@ pub(super) async fn get_log(
     let stream = lines.map_err(|error| absent(&name, error))?;
     let mut writer = Writer { boot: api.boot.clone(), rebooted };
     let write = move |entries| writer.write(entries, clock::now());
-    stream::answer(stream, "application/x-ndjson", write, api.shutdown.clone()).await
+    let (first, stream) = stream::begin(stream).await?;
+    Ok(stream::answer(first, stream, "application/x-ndjson", write, &api.shutdown))
 }
 
 /// A place in a log.

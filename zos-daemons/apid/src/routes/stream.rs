@@ -27,20 +27,27 @@ const BEGIN: Duration = Duration::from_secs(2);
 
 type Stream<T> = Receiver<Result<T, CallError>>;
 
-/// Answers with what comes, each item written by `write`; an error before the first item is a refusal.
-pub(super) async fn answer<T: Send + Unpin + 'static>(
-    mut stream: Stream<T>,
-    media_type: &'static str,
-    write: impl FnMut(T) -> Bytes + Send + Unpin + 'static,
-    shutdown: Shutdown,
-) -> Result<Response, Refused> {
+/// Waits for the first item; an error before it is a refusal.
+pub(super) async fn begin<T>(mut stream: Stream<T>) -> Result<(Option<T>, Stream<T>), Refused> {
     let first = match timeout(BEGIN, stream.recv()).await {
         Ok(first) => first.transpose()?,
         Err(_) => None,
     };
+    Ok((first, stream))
+}
+
+/// Answers with the first item and what comes, each written by `write`.
+pub(super) fn answer<T: Send + Unpin + 'static>(
+    first: Option<T>,
+    stream: Stream<T>,
+    media_type: &'static str,
+    write: impl FnMut(T) -> Bytes + Send + Unpin + 'static,
+    shutdown: &Shutdown,
+) -> Response {
+    let shutdown = shutdown.clone();
     let stop = Box::pin(async move { shutdown.begun().await });
     let headers = [(CONTENT_TYPE, media_type), (CACHE_CONTROL, "no-store")];
-    Ok((headers, Body::new(Streamed { first, stream, write, stop })).into_response())
+    (headers, Body::new(Streamed { first, stream, write, stop })).into_response()
 }
 
 struct Streamed<T, W> {

@@ -117,10 +117,20 @@ impl Client {
 
     /// A VM's console as far as the node holds it; with `follow`, also what comes.
     pub async fn log(&self, name: &WorkloadName, follow: bool) -> Result<Log, ClientError> {
+        self.log_from(name, 0, follow).await
+    }
+
+    /// The same after so many bytes ever written.
+    pub async fn log_from(
+        &self,
+        name: &WorkloadName,
+        from: u64,
+        follow: bool,
+    ) -> Result<Log, ClientError> {
         let WorkloadName { deployment, workload } = name;
-        let query = if follow { "?follow=true" } else { "" };
-        let target = format!("/v1/deployments/{deployment}/workloads/{workload}/log{query}");
-        self.open(&target).await
+        let follow = if follow { "&follow=true" } else { "" };
+        let path = format!("/v1/deployments/{deployment}/workloads/{workload}/log");
+        self.open(&format!("{path}?from={from}{follow}")).await
     }
 
     /// An answer that is read as it comes.
@@ -129,7 +139,9 @@ impl Client {
             let request = self.request("GET", target, &[])?;
             let (response, sender) = self.transport.open(request).await?;
             if response.status().is_success() {
-                return Ok(Ok(Log { body: response.into_body(), _sender: sender }));
+                let from = response.headers().get("zos-log-from");
+                let from = from.and_then(|from| from.to_str().ok()?.parse().ok());
+                return Ok(Ok(Log { from, body: response.into_body(), _sender: sender }));
             }
             let (head, body) = response.into_parts();
             let body = body.collect().await.map_err(|e| ClientError::Protocol(e.to_string()))?;
@@ -247,11 +259,17 @@ impl Client {
 /// A VM's console as it comes.
 #[derive(Debug)]
 pub struct Log {
+    from: Option<u64>,
     body: Incoming,
     _sender: Sender,
 }
 
 impl Log {
+    /// How many bytes were ever written before the first one of these.
+    pub fn from(&self) -> u64 {
+        self.from.unwrap_or_default()
+    }
+
     /// The next bytes; none at the end.
     pub async fn next(&mut self) -> Option<Result<Bytes, ClientError>> {
         loop {

@@ -16,6 +16,7 @@ use zos_types::status::{DeploymentStatus, State};
 use zos_types::{Deployment, Name};
 
 use super::deployments::{detail, text};
+use super::patience::passes;
 use crate::cli::Apply;
 use crate::deployment_file::DeploymentFile;
 use crate::exit::NotInTime;
@@ -130,13 +131,4 @@ fn late(status: &DeploymentStatus) -> Option<String> {
         .map(|(name, workload)| format!("{}/{name} is {}", status.name, workload.state.word()))
         .collect();
     (!late.is_empty()).then(|| late.join(", "))
-}
-
-/// Whether an error may be gone a moment later.
-fn passes(error: &ClientError) -> bool {
-    match error {
-        ClientError::Unreachable { .. } => true,
-        ClientError::Refused(problem) => problem.status == 503,
-        _ => false,
-    }
 }

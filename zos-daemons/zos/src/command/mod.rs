@@ -5,6 +5,7 @@ mod deployments;
 mod key;
 mod logs;
 mod node;
+mod patience;
 mod power;
 mod service;
 mod service_logs;

@@ -10,17 +10,12 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use tokio::time::{Instant, sleep};
 use zos_api::client::{Client, ClientError, ServiceLog};
 use zos_api::node::farmer::{LogGap, LogLine, LogRecord};
 
+use super::patience::{ask_until_answered, passes, tell};
 use crate::cli::{Level, ServiceLogs};
 use crate::output::{Output, escaped, json_line};
-
-/// How long a node that does not answer is waited for: longer than it takes to boot.
-const PATIENCE: Duration = Duration::from_secs(600);
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(client: &Client, logs: &ServiceLogs, output: Output) -> anyhow::Result<()> {
     let mut printer = Printer::new(client, logs, output).await?;
@@ -32,8 +27,10 @@ pub(super) async fn run(client: &Client, logs: &ServiceLogs, output: Output) -> 
             None if !logs.follow => return Ok(()),
             _ => {}
         }
-        eprintln!("zos: the log broke off; it goes on when the node answers");
-        log = again(client, logs, printer.cursor.as_deref()).await?;
+        tell();
+        let after = printer.cursor.as_deref();
+        let ask = async || client.service_log(&logs.name, after, true).await;
+        log = ask_until_answered(ask, |error, _| passes(error)).await?;
     }
 }
 
@@ -46,32 +43,6 @@ async fn read(log: &mut ServiceLog, printer: &mut Printer) -> anyhow::Result<Opt
         }
     }
     Ok(None)
-}
-
-/// Asks until the node answers; a refusal that will not pass is final.
-async fn again(
-    client: &Client,
-    logs: &ServiceLogs,
-    after: Option<&str>,
-) -> Result<ServiceLog, ClientError> {
-    let (start, mut pause) = (Instant::now(), FIRST_PAUSE);
-    loop {
-        sleep(pause).await;
-        match client.service_log(&logs.name, after, true).await {
-            Err(error) if passes(&error) && start.elapsed() < PATIENCE => {
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
-            answer => return answer,
-        }
-    }
-}
-
-fn passes(error: &ClientError) -> bool {
-    match error {
-        ClientError::Unreachable { .. } => true,
-        ClientError::Refused(problem) => problem.status == 503,
-        _ => false,
-    }
 }
 
 /// Shows records, as far as they are wanted.
