@@ -160,6 +160,20 @@ async fn what_can_not_be_called_is_refused_in_varlinks_words() {
         let name = format!("org.varlink.service.{error}");
         assert_eq!(refused, json!({ "error": name, "parameters": said }), "{method}");
     }
+    let rows = [
+        (json!({}), "context"),
+        (json!({"context": 7, "data": ""}), "context"),
+        (json!({"context": "", "data": "", "more": 1}), "more"),
+    ];
+    let seal = Router::new(&identity::INTERFACE)
+        .on(async |_: Call, _: identity::Seal| Err(CallError::busy("never asked")));
+    let listener = UnixListener::bind(service.dir.path().join("seal.sock")).unwrap();
+    tokio::spawn(seal.simulate(listener));
+    for (parameters, wrong) in rows {
+        let stream = UnixStream::connect(service.dir.path().join("seal.sock")).await.unwrap();
+        let refused = Client(stream).ask("org.zos.Identity.Seal", parameters.clone()).await;
+        assert_eq!(refused["parameters"], json!({ "parameter": wrong }), "{parameters}");
+    }
     // Our own client turns them into its errors.
     let bus = Bus::at(service.dir.path());
     let call = identity::Seal { context: String::new(), data: String::new() };

@@ -82,10 +82,16 @@ pub(super) fn invalid(parameter: &str) -> RawError {
     error("InvalidParameter", "parameter", parameter)
 }
 
-/// Which parameter serde means: it names it between backquotes.
-pub(super) fn parameter(error: &serde_json::Error) -> String {
-    let words = error.to_string();
-    words.split('`').nth(1).unwrap_or(&words).to_owned()
+/// Which parameter is wrong: by its path, or, if it is missing or unknown, as serde names it between
+/// backquotes.
+pub(super) fn parameter(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
+    match error.path().to_string() {
+        path if path == "." => {
+            let words = error.inner().to_string();
+            words.split('`').nth(1).unwrap_or(&words).to_owned()
+        }
+        path => path,
+    }
 }
 
 fn error(name: &str, key: &str, value: &str) -> RawError {

@@ -130,15 +130,16 @@ impl Router {
         streams: bool,
         handler: impl Fn(Call, M, mpsc::Sender<Value>) -> Pending + Send + Sync + 'static,
     ) -> Self {
-        let answer: Answering =
-            Box::new(move |call, parameters, replies| match serde_json::from_value(parameters) {
+        let answer: Answering = Box::new(move |call, parameters, replies| {
+            match serde_path_to_error::deserialize(parameters) {
                 Ok(method) => handler(call, method, replies),
                 Err(error) => {
                     tracing::debug!("{}: {error}", M::NAME);
                     let refusal = introspect::invalid(&introspect::parameter(&error));
                     Box::pin(async move { Err(refusal) })
                 }
-            });
+            }
+        });
         let handler = Handler { name: M::NAME, callers: M::CALLERS, streams, answer };
         self.handlers.insert(M::NAME, handler);
         self
