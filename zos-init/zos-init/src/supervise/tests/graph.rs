@@ -36,6 +36,8 @@ enum Fate {
     Stubborn,
     /// Ready, and not even the last one ends it.
     Immortal,
+    /// Ready, and falls over its stop signal.
+    Clumsy,
     /// Ready, and says nothing more to its watchdog.
     Silent,
     /// Ready, but its check fails.
@@ -55,6 +57,7 @@ impl Fate {
                 | Self::Heals(_)
                 | Self::Stubborn
                 | Self::Immortal
+                | Self::Clumsy
         )
     }
 
@@ -87,6 +90,7 @@ fn fate() -> impl Strategy<Value = Fate> {
         1 => Just(Fate::Missing),
         1 => Just(Fate::Stubborn),
         1 => Just(Fate::Immortal),
+        1 => Just(Fate::Clumsy),
         1 => Just(Fate::Silent),
         1 => Just(Fate::Sick),
         1 => Just(Fate::Broken),
@@ -162,8 +166,10 @@ impl World {
                 }
                 signal if signal.starts_with("signal") => {
                     let fate = self.fates[at];
-                    if !matches!(fate, Fate::Stubborn | Fate::Immortal) {
-                        self.plan(at, 7, Deed::EndBySignal(15));
+                    match fate {
+                        Fate::Stubborn | Fate::Immortal => {}
+                        Fate::Clumsy => self.plan(at, 3, Deed::EndBySignal(11)),
+                        _ => self.plan(at, 7, Deed::EndBySignal(15)),
                     }
                 }
                 _ => {}
@@ -202,7 +208,7 @@ impl World {
                 self.plan(at, 10, Deed::Tell);
                 self.plan(at, 10 + after, Deed::EndBySignal(11));
             }
-            Fate::Stubborn | Fate::Immortal | Fate::Silent | Fate::Sick => {
+            Fate::Stubborn | Fate::Immortal | Fate::Clumsy | Fate::Silent | Fate::Sick => {
                 self.plan(at, 10, Deed::Tell);
             }
             Fate::Answers | Fate::NeverReady | Fate::Missing | Fate::Broken => {}
@@ -311,8 +317,8 @@ proptest! {
                 prop_assert!(!world.sim.unit(other).is_ready());
             }
             if *fate == Fate::Falls && world.starts[at] > 0 {
-                // Its budget is spent; between two tries it is failed.
-                prop_assert!(["failed", "backoff"].contains(&status.state), "{status:?}");
+                // Its budget is spent; between two tries it is failed, or waits for another again.
+                prop_assert!(["failed", "backoff", "waiting"].contains(&status.state), "{status:?}");
                 let retries = u32::try_from(LONG / 600_000).unwrap() + 1;
                 prop_assert!(world.starts[at] <= 5 * retries, "{} starts", world.starts[at]);
             }
