@@ -293,7 +293,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(6))]
+    #![proptest_config(ProptestConfig::with_cases(8))]
     #[test]
     fn the_order_holds_and_everybody_ends_somewhere(
         fates in proptest::collection::vec(fate(), UNITS),
