@@ -126,6 +126,9 @@ async fn a_log_is_bytes_and_may_be_followed() {
     }
     assert_eq!(seen, LOG);
 
+    let mut log = client.log_from(&vm, 6, false).await.unwrap();
+    assert_eq!((log.from(), log.next().await.unwrap().unwrap().as_ref()), (6, &LOG[6..]));
+
     let mut log = client.log(&vm, true).await.unwrap();
     seen.clear();
     while !seen.ends_with(b"tick\ntick\n") {
