@@ -4,6 +4,8 @@
 //!  one machine    cold ─▶ reboot ─▶ panic ─▶ (the log is still there) reboot ─▶ hung PID 1: watchdog ─▶ kexec
 //!  the same disk  power cut ─▶ power loss ─▶ power button ─▶ cold
 //!  a disk hangs   the way down goes on without it, and the next boot knows
+//!  PID 1 dies     the next boot knows why
+//!  a vital unit is given up ─▶ the watchdog is fed no more ─▶ reset
 //!  no service     rescue: PID 1 shows why, and boots again
 //! ```
 
@@ -189,6 +191,46 @@ fn a_disk_that_hangs_does_not_hold_up_the_way_down() {
             texts.iter().any(|text| text.contains("hung ") && text.contains("/state")),
             "the next boot does not know what hung: {texts:#?}"
         );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_panic_of_pid_1_is_told() {
+    scene("evidence-init", |scene| {
+        // A developer's node, where SIGQUIT asks for it; without a disk, so that memory alone tells.
+        let mut node = scene.start(&Node::default().set("zos.mode=dev").with_probe().reboots())?;
+        let found = node.wait_ready()?;
+        node.probe()?.tell("signal 1 QUIT")?;
+        // The reason would stay on the console for two minutes, but nobody feeds the watchdog meanwhile.
+        booted_again_by(&mut node, &found, BootReason::Panic)?;
+        let texts = crashes(&mut node, "storage", "Storage")?;
+        ensure!(
+            texts.iter().any(|text| text.contains("died panic at") && text.contains("SIGQUIT")),
+            "the next boot does not know why PID 1 died: {texts:#?}"
+        );
+        Ok(())
+    });
+}
+
+/// A unit that matters, and can't run.
+const GIVEN_UP: &str = r#"
+exec = ["/bin/zosd", "no-such-daemon"]
+user = "root"
+ready = "fd"
+restart = "always"
+watchdog = "60s"
+crash-budget = { crashes = 2, within = "1min" }
+"#;
+
+#[test]
+fn a_unit_with_a_watchdog_that_is_given_up_resets_the_machine() {
+    scene("evidence-starved", |scene| {
+        let mut node = scene.start(&Node::default().with_unit("vital", GIVEN_UP))?;
+        let line = node.wait_for_serial("the watchdog is fed no more", BOOT)?;
+        ensure!(line.contains("vital has failed"), "the log does not say whose fault: {line}");
+        let end = node.wait_off(SOON)?;
+        ensure!(end == "guest-reset", "the machine ended by {end}, not by a reset");
         Ok(())
     });
 }
