@@ -182,7 +182,6 @@ pub struct Watchdog {
     pub hardware: bool,
 }
 
-
 /// Who and how the node is (`GET /v1/node`). Public: it holds no serial number.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Node {
