@@ -73,6 +73,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         disks: vec![disk(&dir.join("disk.img"))?],
         settings: vec!["zos.farm=home".into()],
         farmer: true,
+        reboots: true,
         ..Node::default()
     };
     let how = if Accel::probe()? == Accel::Kvm {
