@@ -34,6 +34,26 @@ pub fn build(root: &Root, microcode: &[u8], cache: &Cache) -> Result<Vec<u8>> {
     Ok(image)
 }
 
+/// The archives of an initramfs that [`build`] made, unpacked; the microcode, which the kernel keeps out of the root, is
+/// left out.
+///
+/// # Errors
+/// It isn't one.
+pub fn archives(image: &[u8]) -> Result<Vec<Vec<u8>>> {
+    const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+    let failed = |e: std::io::Error| Error::form("initramfs", e.to_string());
+    let starts = image.chunks_exact(4).position(|word| word == MAGIC);
+    let mut rest = starts.map_or(&[][..], |at| &image[4 * at..]);
+    let mut found = Vec::new();
+    while rest.starts_with(&MAGIC) {
+        let size = zstd::zstd_safe::find_frame_compressed_size(rest)
+            .map_err(|_| Error::form("initramfs", "an archive is cut off"))?;
+        found.push(zstd::decode_all(&rest[..size]).map_err(failed)?);
+        rest = rest.get(size.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(found)
+}
+
 /// zstd, taken from the cache when the same bytes were compressed before.
 ///
 /// # Errors

@@ -1,8 +1,11 @@
 //! The figures, with what they are held against.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result};
+use image_builder::cpio::entries;
+use image_builder::initramfs;
 use qemu_tests::image;
 use serde::Serialize;
 
@@ -105,6 +108,29 @@ pub(crate) fn image(figures: &mut Figures) -> Result<()> {
         let read = |field: &str| size[field].as_u64().with_context(|| format!("{key} {field}"));
         let shown = |value: u64| if unit == "MiB" { mib(value) } else { float(value) };
         figures.add(name, shown(read("value")?), unit).goal = Some(shown(read("limit")?));
+    }
+    largest(figures)
+}
+
+/// What dominates the root, by the folder or program that it stands in.
+fn largest(figures: &mut Figures) -> Result<()> {
+    let image = std::fs::read(image::initramfs()?).context("read the initramfs")?;
+    let mut parts: BTreeMap<String, u64> = BTreeMap::new();
+    for archive in initramfs::archives(&image)? {
+        for (path, _, data) in entries(&archive).context("read an archive of the initramfs")? {
+            let part = match path.rsplit_once('/') {
+                Some((folder, _)) if !folder.ends_with("bin") => {
+                    folder.split('/').take(2).collect::<Vec<_>>().join("/")
+                }
+                _ => path,
+            };
+            *parts.entry(part).or_default() += data.len() as u64;
+        }
+    }
+    let mut parts: Vec<(String, u64)> = parts.into_iter().collect();
+    parts.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
+    for (part, size) in parts.into_iter().take(8) {
+        figures.add(&format!("image: in the root, {part}"), mib(size), "MiB");
     }
     Ok(())
 }
