@@ -219,12 +219,12 @@ exec = ["/bin/zosd", "no-such-daemon"]
 user = "root"
 ready = "fd"
 restart = "always"
-watchdog = "60s"
+vital = true
 crash-budget = { crashes = 2, within = "1min" }
 "#;
 
 #[test]
-fn a_unit_with_a_watchdog_that_is_given_up_resets_the_machine() {
+fn a_vital_unit_that_is_given_up_resets_the_machine() {
     scene("evidence-starved", |scene| {
         let mut node = scene.start(&Node::default().with_unit("vital", GIVEN_UP))?;
         let line = node.wait_for_serial("the watchdog is fed no more", BOOT)?;

@@ -18,17 +18,17 @@ pub(crate) enum Services {
 }
 
 impl Supervisor {
-    /// A unit with a watchdog of its own that has been given up or hangs: the machine isn't what it should be. (A
-    /// corrupt program stays corrupt: to boot again for it would never end.)
+    /// A vital unit that has been given up or hangs: the machine isn't what it should be. (A corrupt program stays
+    /// corrupt: to boot again for it would never end.)
     /// On the way down nobody is missed: that has deadlines of its own, and its end is to be told.
     #[must_use]
     pub(crate) fn missed(&self) -> Option<&str> {
         if self.ending().is_some() {
             return None;
         }
-        let watched = self.units.iter().filter(|unit| unit.rules.watchdog.is_some());
+        let vital = self.units.iter().filter(|unit| unit.rules.vital);
         let mut lost =
-            watched.filter(|unit| matches!(unit.state, State::Failed { .. } | State::Hung { .. }));
+            vital.filter(|unit| matches!(unit.state, State::Failed { .. } | State::Hung { .. }));
         lost.next().map(|unit| unit.name.as_str())
     }
 

@@ -25,6 +25,8 @@ pub(crate) struct Rules {
     pub(crate) retry: Option<u64>,
     /// It must say at least so often that it lives, by a newline on its readiness pipe.
     pub(crate) watchdog: Option<u64>,
+    /// While it has failed or hangs, the machine's watchdog isn't fed.
+    pub(crate) vital: bool,
     /// A check that is run while it is ready.
     pub(crate) liveness: Option<Liveness>,
     /// Signal that asks it to stop.
@@ -47,6 +49,7 @@ impl Default for Rules {
             budget: Budget { crashes: 10, within: 600_000 },
             retry: Some(600_000),
             watchdog: None,
+            vital: false,
             liveness: None,
             stop_signal: SIGTERM,
             stop_timeout: 10_000,
@@ -133,6 +136,7 @@ pub(super) fn parse(form: &mut Form<'_>) -> (Rules, Vec<String>) {
     });
     let retry = form.millis_or_never("retry");
     let watchdog = form.positive_millis("watchdog");
+    let vital = form.flag("vital").unwrap_or(false);
     let liveness = liveness(form);
     let stop_signal = signal(form, "stop-signal");
     let stop_timeout = form.millis("stop-timeout");
@@ -161,6 +165,7 @@ pub(super) fn parse(form: &mut Form<'_>) -> (Rules, Vec<String>) {
         budget: budget.unwrap_or(known.budget),
         retry: retry.unwrap_or(known.retry),
         watchdog,
+        vital,
         liveness,
         stop_signal,
         stop_timeout: stop_timeout.unwrap_or(known.stop_timeout),

@@ -49,7 +49,7 @@ fn each_kind_of_mistake_has_its_line() {
         &["a.toml:3: unknown key `require`; did you mean `requires`?"],
     );
     let known = "exec, env, user, dir, socket, ready-socket, requires, after, oneshot, ready, ready-timeout, restart, \
-                 backoff, crash-budget, retry, watchdog, liveness, stop-signal, stop-timeout, drains, log, cgroup, \
+                 backoff, crash-budget, retry, watchdog, vital, liveness, stop-signal, stop-timeout, drains, log, cgroup, \
                  capabilities, devices, sandbox";
     check(
         &format!("{GOOD}\nxyzzy = 1\n"),
@@ -112,6 +112,7 @@ fn each_new_key() {
         ("retry = \"90s\"", Rules { retry: Some(90_000), ..known() }),
         ("retry = \"never\"", Rules { retry: None, ..known() }),
         ("watchdog = \"60s\"", Rules { watchdog: Some(60_000), ..known() }),
+        ("vital = true", Rules { vital: true, ..known() }),
         ("liveness = { exec = [\"/bin/c\"] }", Rules { liveness: Some(check), ..known() }),
         (
             "[liveness]\nexec = [\"/bin/c\"]\nevery = \"1s\"\ntimeout = \"2s\"\nfailures = 9",

@@ -173,10 +173,10 @@ fn without_memory_is_told() {
 }
 
 #[test]
-fn a_watched_unit_that_is_given_up_is_missed() {
+fn a_vital_unit_that_is_given_up_is_missed() {
     let given_up = Rules { budget: Budget { crashes: 1, within: 1 }, ..rules(&[], &[]) };
-    let watched = Rules { watchdog: Some(60_000), ..given_up.clone() };
-    for (rules, missed) in [(given_up, None), (watched, Some("a"))] {
+    let vital = Rules { vital: true, ..given_up.clone() };
+    for (rules, missed) in [(given_up, None), (vital, Some("a"))] {
         let mut sim = Sim::running(&[("a", rules)]);
         assert_eq!(sim.supervisor.missed(), None);
         sim.ended("a", Exit::Code(1));
