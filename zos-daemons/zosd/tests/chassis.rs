@@ -81,7 +81,7 @@ fn a_daemon_is_ready_feeds_its_watchdog_answers_and_ends_when_told() {
     (0..4).for_each(|_| daemon.newline());
     // Every third of the watchdog's time.
     let took = begun.elapsed();
-    assert!((Duration::from_millis(150)..Duration::from_secs(5)).contains(&took), "{took:?}");
+    assert!((Duration::from_millis(150)..Duration::from_secs(60)).contains(&took), "{took:?}");
     let info = daemon.call("org.varlink.service.GetInfo");
     assert_eq!(info["product"], "org.zos.Capacity");
     let metrics = daemon.call("org.zos.Service.ReadMetrics");
@@ -91,7 +91,7 @@ fn a_daemon_is_ready_feeds_its_watchdog_answers_and_ends_when_told() {
     let told = Instant::now();
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.end(), (Some(0), Vec::new()));
-    assert!(told.elapsed() < Duration::from_secs(4), "{:?}", told.elapsed());
+    assert!(told.elapsed() < Duration::from_secs(60), "{:?}", told.elapsed());
 }
 
 #[test]
