@@ -37,26 +37,6 @@ pub fn init() -> Result<&'static Path> {
     })
 }
 
-/// zinit's server, a peer of PID 1: of the crates' registry, which is asked for it once.
-pub fn zinit() -> Result<PathBuf> {
-    const VERSION: &str = "=0.3.9";
-    let root = project().join("target/peers");
-    let program = root.join("bin/zinit-server");
-    if !program.exists() {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let output = Command::new(cargo)
-            .args(["install", "--quiet", "--locked", "zinit", "--version", VERSION])
-            .args(["--no-default-features", "--features", "server", "--target", STATIC])
-            .arg("--root")
-            .arg(&root)
-            .output()
-            .context("run cargo for zinit")?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "cargo can't build zinit:\n{said}");
-    }
-    Ok(program)
-}
-
 type Once = OnceLock<std::result::Result<PathBuf, String>>;
 
 fn once(built: &'static Once, build: impl FnOnce() -> Result<PathBuf>) -> Result<&'static Path> {

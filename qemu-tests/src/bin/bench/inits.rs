@@ -1,15 +1,14 @@
-//! PID 1 beside s6, runit and zinit: the same services, each with its log, in the same machine with the same kernel.
+//! PID 1 beside s6 and runit: the same services, each with its log, in the same machine with the same kernel.
 //!
 //! ```text
 //!  zos-init ─┐                          ┌─ handover until the last has started
 //!  s6       ─┼─▶ 100 services that ─────┼─ memory of all that supervises and logs
-//!  runit    ─┤   sleep, 1 that shouts   ├─ kill one: until it runs again
-//!  zinit    ─┘                          ├─ wake-ups in 10 s in which nothing happens
+//!  runit    ─┘   sleep, 1 that shouts   ├─ kill one: until it runs again
+//!                                       ├─ wake-ups in 10 s in which nothing happens
 //!                                       └─ 32 MiB of lines through its log
 //! ```
 //!
-//! runit has a supervisor and a logger for each service, s6 as well; PID 1 is one process, and so is zinit's server (of
-//! the crates' registry: no package of Debian has it).
+//! runit has a supervisor and a logger for each service, s6 as well; PID 1 is one process.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -62,11 +61,8 @@ pub(crate) fn measure(scene: &mut Scene, figures: &mut Figures) -> Result<()> {
         initramfs: dir.join("runit.img"),
     };
     pack_peer(&runit, "/usr/bin/runsvdir /service", "/usr/bin/svlogd /run/log/")?;
-    let zinit =
-        Way { name: "zinit", processes: &["zinit-server"], initramfs: dir.join("zinit.img") };
-    pack_zinit(&zinit)?;
     let own = cost(scene, &ours).context("measure zos-init")?;
-    for way in [s6, runit, zinit] {
+    for way in [s6, runit] {
         let peer = cost(scene, &way).with_context(|| format!("measure {}", way.name))?;
         let mut row = |name: &str, value: f64, other: f64, unit| {
             figures.add(&format!("init: {name}"), value, unit).peer = Some((way.name, other));
@@ -220,28 +216,6 @@ fn pack_peer(way: &Way, init: &str, logger: &str) -> Result<()> {
         archive.add(&format!("service/{name}/log"), Mode::Dir, &[]);
         let logger = format!("{logger}{name}");
         archive.add(&format!("service/{name}/log/exec"), Mode::File, logger.as_bytes());
-    }
-    write(&way.initramfs, archive)
-}
-
-/// zinit's server under the same first process as the peers have.
-fn pack_zinit(way: &Way) -> Result<()> {
-    let mut archive = base();
-    let own = std::fs::read(programs::probe()?).context("read the probe")?;
-    archive.add("init", Mode::Program, &own);
-    let server = std::fs::read(programs::zinit()?).context("read zinit-server")?;
-    archive.add("bin/zinit-server", Mode::Program, &server);
-    archive.add("bench", Mode::Dir, &[]);
-    let init = "/bin/zinit-server --config-dir /zinit --socket /run/zinit.sock";
-    archive.add("bench/init", Mode::File, init.as_bytes());
-    archive.add("service", Mode::Dir, &[]);
-    archive.add("zinit", Mode::Dir, &[]);
-    for (name, words) in services().chain([("probe".into(), "/bin/zos-probe".into())]) {
-        let unit = format!(
-            "[service]\nname = \"{name}\"\nexec = \"{words}\"\n[lifecycle]\nrestart = \"always\"\n\
-             restart_delay_ms = 1\nmax_restarts = 0\n"
-        );
-        archive.add(&format!("zinit/{name}.toml"), Mode::File, unit.as_bytes());
     }
     write(&way.initramfs, archive)
 }
