@@ -2,23 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
 
 use zos_host::process::{
-    Capabilities, Exit, Namespace, Program, Resource, Root, Sandbox, Spawn, Step, c_string, reap,
+    Capabilities, Exit, Namespace, Program, Resource, Root, Sandbox, Spawn, Step, c_string,
 };
+
+mod ended;
+
+use ended::Ended;
 
 // `reap` takes any child: one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
-
-struct Ended {
-    exit: Exit,
-    output: String,
-    failure: Option<Step>,
-}
 
 /// Runs a program with its output in a pipe.
 fn run(program: Program, arguments: &[&str], change: impl FnOnce(&mut Spawn<'_>)) -> Ended {
@@ -33,7 +29,7 @@ fn run_with(
 ) -> Ended {
     let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let null = File::open("/dev/null").unwrap();
-    let (mut reader, writer) = std::io::pipe().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
     let mut spawn = Spawn {
         program,
         arguments: arguments.iter().map(|text| c_string(text).unwrap()).collect(),
@@ -54,17 +50,7 @@ fn run_with(
     change(&mut spawn);
     let child = spawn.start().unwrap();
     drop(writer);
-    let mut output = String::new();
-    reader.read_to_string(&mut output).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let exit = loop {
-        match reap() {
-            Some((pid, exit)) if pid == child.pid => break exit,
-            _ => assert!(Instant::now() < deadline, "it doesn't end"),
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    };
-    Ended { exit, output, failure: child.failure().map(|(step, _)| step) }
+    Ended::of(&child, reader)
 }
 
 fn root() -> bool {

@@ -4,32 +4,28 @@
 //! call and tells the answer.
 
 use std::fs::{self, File};
-use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::libc;
 use zos_host::mount::{self, MountFlags, UnmountFlags};
 use zos_host::process::{
     Capabilities, Exit, Mounts, Paths, Profile, Program, Root, Sandbox, Spawn, Step, c_string,
-    landlock, reap,
+    landlock,
 };
+
+mod ended;
+
+use ended::Ended;
 
 // `reap` takes any child, and mounts are everybody's: one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
-#[derive(Debug)]
-struct Ended {
-    exit: Exit,
-    output: String,
-    failure: Option<Step>,
-}
-
 fn start(arguments: &[&str], environment: &[&str], user: u32, sandbox: Sandbox) -> Ended {
     let null = File::open("/dev/null").unwrap();
-    let (mut reader, writer) = std::io::pipe().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
     let strings = |texts: &[&str]| texts.iter().map(|text| c_string(text).unwrap()).collect();
     let child = Spawn {
         program: Program::Path(c_string(arguments[0]).unwrap()),
@@ -50,17 +46,7 @@ fn start(arguments: &[&str], environment: &[&str], user: u32, sandbox: Sandbox) 
     .start()
     .unwrap();
     drop(writer);
-    let mut output = String::new();
-    reader.read_to_string(&mut output).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let exit = loop {
-        match reap() {
-            Some((pid, exit)) if pid == child.pid => break exit,
-            _ => assert!(Instant::now() < deadline, "it doesn't end"),
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    };
-    Ended { exit, output, failure: child.failure().map(|(step, _)| step) }
+    Ended::of(&child, reader)
 }
 
 fn shell(script: &str, user: u32, sandbox: Sandbox) -> Ended {

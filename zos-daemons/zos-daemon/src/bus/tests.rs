@@ -70,15 +70,18 @@ async fn faults_are_answered_beside_the_interface() {
     assert!(text.contains("zos_testd_faults{kind=\"identity.test\"} 1"), "{text}");
 }
 
+fn measured(name: &str) -> capacity::Measured {
+    capacity::Measured {
+        processor: name.into(),
+        capacity: Default::default(),
+        offered: Default::default(),
+    }
+}
+
 #[tokio::test]
 async fn a_stream_ends_with_its_last_value() {
     let router = Router::new(&capacity::INTERFACE).on_stream(
         async |_: Call, _: capacity::Measure, out: Sink<capacity::Measured>| {
-            let measured = |name: &str| capacity::Measured {
-                processor: name.into(),
-                capacity: Default::default(),
-                offered: Default::default(),
-            };
             out.send(measured("one")).await?;
             out.send(measured("two")).await?;
             Ok(measured("three"))
@@ -135,11 +138,6 @@ async fn who_insists_is_answered_by_a_later_life() {
     let listener = UnixListener::bind(path).unwrap();
     let router = Router::new(&capacity::INTERFACE).on_stream(
         async |_: Call, _: capacity::Measure, out: Sink<capacity::Measured>| {
-            let measured = |name: &str| capacity::Measured {
-                processor: name.into(),
-                capacity: Default::default(),
-                offered: Default::default(),
-            };
             out.send(measured("one")).await?;
             Ok(measured("two"))
         },
