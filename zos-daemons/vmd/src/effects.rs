@@ -23,7 +23,7 @@ use zos_api::local::storage::{CloseVolume, OpenVolume, serial};
 use zos_daemon::{Bus, CallError};
 use zos_types::deployment::{DiskOf, Image, Vm};
 use zos_types::{Fault, WorkloadName};
-use zos_vmm_spec::{Disk, Mac, Net, Source, Spec};
+use zos_vmm_spec::{Console, Disk, IoEngine, Mac, Net, Source, Spec};
 
 use crate::notes::Key;
 use crate::ring;
@@ -117,7 +117,13 @@ pub async fn start(
         disks,
         nets,
         rng: true,
-        console: Some(console),
+        serial: Some(Console { ring: Some(console), ..Console::default() }),
+        console: None,
+        vsock: None,
+        balloon: None,
+        shares: Vec::new(),
+        io: IoEngine::Auto,
+        twin_rates: None,
     };
     spec.validate().map_err(|e| Fault::new("vm.spec", format!("the VMM can't run it: {e}")))?;
     passed.add("spec", spec_file(&spec)?);
@@ -161,6 +167,8 @@ async fn disks(bus: &Bus, key: &Key, vm: &Vm, passed: &mut Passed) -> Result<Vec
             source: passed.add(format!("disk-{i}"), fd),
             readonly: false,
             serial: Some(serial(&disk.volume)),
+            queues: 1,
+            rate: None,
         });
     }
     Ok(disks)
@@ -186,6 +194,10 @@ async fn nets(
             id: format!("net-{i}"),
             source: passed.add(format!("net-{i}"), fd),
             mac: Some(mac),
+            queues: 1,
+            addresses: None,
+            receive_rate: None,
+            transmit_rate: None,
         });
     }
     Ok((nets, address))

@@ -2,18 +2,23 @@
 //!
 //! ```text
 //!  Spec ── cpus, memory, cmdline
-//!   ├── kernel, initramfs, console ── Source   {"fd": "kernel"} in the jail
-//!   ├── disks ── Disk ── Source                {"path": "/tmp/a.img"} for developers
-//!   └── nets ── Net ── Source, Mac             {"tap": "tap0"} for developers
+//!   ├── kernel, initramfs ── Source            {"fd": "kernel"} in the jail
+//!   ├── disks ── Disk ── Source, Rate          {"path": "/tmp/a.img"} for developers
+//!   ├── nets ── Net ── Source, Mac, Rate       {"tap": "tap0"} for developers
+//!   ├── serial, console ── Console             a ring, a socket, a rate
+//!   ├── vsock, shares ── Source                Unix sockets
+//!   └── rng, balloon
 //! ```
 //!
 //! A spec that came through [`Spec::validate`] holds what its rules say; nobody checks again.
 //! Nothing here opens anything: who reads a [`Source`] decides what it may name.
 #![forbid(unsafe_code)]
 
+mod devices;
 mod units;
 mod validate;
 
+pub use devices::{Balloon, Bucket, Console, Disk, IoEngine, Net, Rate, Share, Vsock};
 pub use units::{Bytes, Mac, ParseError};
 pub use validate::{Limits, SpecError};
 
@@ -45,9 +50,28 @@ pub struct Spec {
     /// A virtio-rng device, so that the guest has entropy at once.
     #[serde(default = "yes")]
     pub rng: bool,
-    /// Where the serial port's output goes: a console ring. Without one it goes to stdout.
+    /// The serial port: COM1, or PL011. Without it what the guest writes there goes to stdout, and
+    /// in the jail nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub console: Option<Source>,
+    pub serial: Option<Console>,
+    /// A virtio-console, `hvc0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub console: Option<Console>,
+    /// A virtio-vsock device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<Vsock>,
+    /// A virtio-balloon device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balloon: Option<Balloon>,
+    /// virtio-fs devices: folders of the host, each served by a process of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<Share>,
+    /// How disks are read and written.
+    #[serde(default)]
+    pub io: IoEngine,
+    /// Buckets that all VMs of a twin draw from, a file of shared memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub twin_rates: Option<Source>,
 }
 
 /// Where something comes from. In the jail only `fd` is accepted.
@@ -60,48 +84,6 @@ pub enum Source {
     Path(PathBuf),
     /// A tap interface by name (developers).
     Tap(String),
-}
-
-/// A raw disk; the format is never probed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Disk {
-    /// Name within the spec, in the form of a workload's name.
-    pub id: String,
-    /// A regular file or block device.
-    pub source: Source,
-    /// Refuse writes; the guest is told so.
-    #[serde(default)]
-    pub readonly: bool,
-    /// What the guest reads as serial number, at most 20 printable ASCII bytes. Default: the id,
-    /// cut to fit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub serial: Option<String>,
-}
-
-/// A network interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Net {
-    /// Name within the spec, in the form of a workload's name.
-    pub id: String,
-    /// A tap: `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`.
-    pub source: Source,
-    /// The guest's address: unicast. Default: the guest draws one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mac: Option<Mac>,
-}
-
-impl Disk {
-    /// The serial number that the guest reads: zero-padded, as virtio-blk's `GET_ID` wants it.
-    #[must_use]
-    pub fn serial_bytes(&self) -> [u8; Limits::SERIAL_BYTES] {
-        let mut bytes = [0; Limits::SERIAL_BYTES];
-        let serial = self.serial.as_deref().unwrap_or(&self.id).as_bytes();
-        let length = serial.len().min(bytes.len());
-        bytes[..length].copy_from_slice(&serial[..length]);
-        bytes
-    }
 }
 
 fn yes() -> bool {
@@ -127,8 +109,13 @@ mod tests {
         let text = r#"{"cpus":2,"memory":134217728,"cmdline":"console=ttyS0","kernel":{"path":"/k"},
             "initramfs":{"fd":"initramfs"},"disks":[{"id":"data","source":{"fd":"disk-data"},
             "readonly":true,"serial":"abc"}],"nets":[{"id":"nat","source":{"tap":"t0"},
-            "mac":"52:54:00:12:34:56"}],"rng":false,"console":{"fd":"console"}}"#;
+            "mac":"52:54:00:12:34:56","queues":2,"addresses":["10.0.0.2","fd00::2"],
+            "transmit_rate":{"bytes":{"per_second":1000000,"burst":65536}}}],"rng":false,
+            "serial":{"ring":{"fd":"console"},"socket":{"fd":"tty"}},"console":{},
+            "vsock":{"cid":3,"socket":{"fd":"vsock"}},"balloon":{"free_page_reporting":true},
+            "shares":[{"tag":"home","source":{"fd":"share-0"}}],"io":"sync"}"#;
         let spec: Spec = serde_json::from_str(text).unwrap();
+        spec.validate().unwrap();
         let again: Spec = serde_json::from_str(&serde_json::to_string(&spec).unwrap()).unwrap();
         assert_eq!(spec, again);
         assert_eq!(&spec.disks[0].serial_bytes()[..4], b"abc\0");

@@ -1,6 +1,6 @@
 //! The rules of a spec. Each refusal names the field and the rule.
 
-use crate::{Source, Spec};
+use crate::{Rate, Source, Spec};
 use std::collections::BTreeSet;
 
 /// The numbers that the rules speak of.
@@ -18,8 +18,14 @@ impl Limits {
     pub const MEMORY_STEP: u64 = 1 << 20;
     /// Longest kernel command line in bytes (x86: `COMMAND_LINE_SIZE` less the final zero).
     pub const CMDLINE: usize = 2047;
-    /// Most devices: one PCI bus has 32 slots; the host bridge and the rng take two.
-    pub const DEVICES: usize = 30;
+    /// Most devices: one PCI bus has 32 slots, and the host bridge takes one.
+    pub const DEVICES: usize = 31;
+    /// Most queues of a disk or share, and pairs of queues of a net.
+    pub const QUEUES: u16 = 16;
+    /// Context ids of guests (virtio 1.2, 5.10.4): 0 to 2 and the last one have a meaning.
+    pub const CIDS: std::ops::Range<u64> = 3..0xffff_ffff;
+    /// Longest tag of a share (virtio 1.2, 5.11.4).
+    pub const TAG: usize = 36;
     /// Length of a disk's serial number (virtio 1.2, 5.2.6: `VIRTIO_BLK_ID_BYTES`).
     pub const SERIAL_BYTES: usize = 20;
     /// Longest id.
@@ -51,13 +57,20 @@ impl Spec {
         let printable = self.cmdline.bytes().all(|b| (0x20..0x7f).contains(&b));
         check("cmdline", printable, "must be printable ASCII")?;
         file("kernel", &self.kernel)?;
-        for (field, source) in [("initramfs", &self.initramfs), ("console", &self.console)] {
-            source.as_ref().map_or(Ok(()), |source| file(field, source))?;
-        }
-        let devices = self.disks.len() + self.nets.len();
-        check("disks", devices <= Limits::DEVICES, "disks and nets must be at most 30 together")?;
+        self.initramfs.as_ref().map_or(Ok(()), |source| file("initramfs", source))?;
+        self.twin_rates.as_ref().map_or(Ok(()), |source| file("twin_rates", source))?;
+        check("disks", self.devices() <= Limits::DEVICES, "at most 31 devices of all kinds")?;
         self.validate_disks()?;
-        self.validate_nets()
+        self.validate_nets()?;
+        self.validate_others()
+    }
+
+    /// PCI functions that it needs.
+    fn devices(&self) -> usize {
+        let single =
+            [self.rng, self.console.is_some(), self.vsock.is_some(), self.balloon.is_some()];
+        let single = single.into_iter().filter(|there| *there).count();
+        self.disks.len() + self.nets.len() + self.shares.len() + single
     }
 
     fn validate_disks(&self) -> Result<(), SpecError> {
@@ -71,6 +84,8 @@ impl Spec {
                     && serial.bytes().all(|b| (0x20..0x7f).contains(&b));
                 check(&field("serial"), right, "must be at most 20 printable ASCII bytes")?;
             }
+            queues(&field("queues"), disk.queues)?;
+            rate(&field("rate"), disk.rate)?;
         }
         Ok(())
     }
@@ -84,9 +99,55 @@ impl Spec {
             check(&field("source"), is_tap, "must be a descriptor or a tap")?;
             let unicast = net.mac.is_none_or(super::units::Mac::is_unicast);
             check(&field("mac"), unicast, "must be a unicast address")?;
+            let held = net.addresses.is_none() || net.mac.is_some();
+            check(&field("addresses"), held, "need a `mac`")?;
+            queues(&field("queues"), net.queues)?;
+            rate(&field("receive_rate"), net.receive_rate)?;
+            rate(&field("transmit_rate"), net.transmit_rate)?;
         }
         Ok(())
     }
+
+    fn validate_others(&self) -> Result<(), SpecError> {
+        for (name, console) in [("serial", &self.serial), ("console", &self.console)] {
+            let Some(console) = console else { continue };
+            for (field, source) in [("ring", &console.ring), ("socket", &console.socket)] {
+                let field = format!("{name}.{field}");
+                source.as_ref().map_or(Ok(()), |source| file(&field, source))?;
+            }
+            rate(&format!("{name}.rate"), console.rate)?;
+        }
+        if let Some(vsock) = &self.vsock {
+            check("vsock.cid", Limits::CIDS.contains(&vsock.cid), "must be 3 to 4294967294")?;
+            file("vsock.socket", &vsock.socket)?;
+        }
+        if let Some(balloon) = self.balloon {
+            check("balloon.size", balloon.size < self.memory, "must be below `memory`")?;
+        }
+        let mut tags = BTreeSet::new();
+        for (index, share) in self.shares.iter().enumerate() {
+            let field = |name: &str| format!("shares[{index}].{name}");
+            let right = (1..=Limits::TAG).contains(&share.tag.len()) && !share.tag.contains('\0');
+            check(&field("tag"), right, "must be 1 to 36 bytes without a zero")?;
+            check(&field("tag"), tags.insert(&share.tag), "must be unique")?;
+            file(&field("source"), &share.source)?;
+            queues(&field("queues"), share.queues)?;
+        }
+        Ok(())
+    }
+}
+
+fn queues(field: &str, count: u16) -> Result<(), SpecError> {
+    check(field, (1..=Limits::QUEUES).contains(&count), "must be 1 to 16")
+}
+
+fn rate(field: &str, rate: Option<Rate>) -> Result<(), SpecError> {
+    let Some(Rate { bytes, operations }) = rate else { return Ok(()) };
+    for (name, bucket) in [("bytes", bytes), ("operations", operations)] {
+        let right = bucket.is_none_or(|bucket| bucket.per_second > 0 && bucket.burst > 0);
+        check(&format!("{field}.{name}"), right, "per_second and burst must be at least 1")?;
+    }
+    Ok(())
 }
 
 fn file(field: &str, source: &Source) -> Result<(), SpecError> {
@@ -112,7 +173,7 @@ fn check(field: &str, right: bool, rule: &'static str) -> Result<(), SpecError> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Bytes, Disk, Mac, Net};
+    use crate::{Balloon, Bucket, Bytes, Console, Disk, IoEngine, Mac, Net, Share, Vsock};
 
     fn spec() -> Spec {
         let disk = Disk {
@@ -120,12 +181,20 @@ mod tests {
             source: Source::Fd("disk-data".into()),
             readonly: false,
             serial: None,
+            queues: 1,
+            rate: None,
         };
         let net = Net {
             id: "nat".into(),
             source: Source::Tap("tap0".into()),
             mac: Some(Mac([0x52, 0x54, 0, 1, 2, 3])),
+            queues: 1,
+            addresses: None,
+            receive_rate: None,
+            transmit_rate: None,
         };
+        let fd = |name: &str| Source::Fd(name.into());
+        let share = |tag: &str| Share { tag: tag.into(), source: fd("share"), queues: 1 };
         Spec {
             cpus: 1,
             memory: Bytes(256 << 20),
@@ -135,7 +204,13 @@ mod tests {
             disks: vec![disk.clone(), Disk { id: "b".into(), ..disk }],
             nets: vec![net],
             rng: true,
-            console: None,
+            serial: Some(Console { ring: Some(fd("ring")), ..Console::default() }),
+            console: Some(Console::default()),
+            vsock: Some(Vsock { cid: 3, socket: fd("vsock") }),
+            balloon: Some(Balloon::default()),
+            shares: vec![share("home"), share("data")],
+            io: IoEngine::Auto,
+            twin_rates: None,
         }
     }
 
@@ -151,7 +226,24 @@ mod tests {
             ("cmdline", |s| s.cmdline = "x".repeat(2048)),
             ("cmdline", |s| s.cmdline = "a\0b".into()),
             ("kernel", |s| s.kernel = Source::Tap("t".into())),
-            ("console", |s| s.console = Some(Source::Tap("t".into()))),
+            ("serial.ring", |s| {
+                s.serial =
+                    Some(Console { ring: Some(Source::Tap("t".into())), ..Console::default() });
+            }),
+            ("disks[0].queues", |s| s.disks[0].queues = 0),
+            ("disks[0].rate.bytes", |s| {
+                let bytes = Some(Bucket { per_second: 0, burst: 1 });
+                s.disks[0].rate = Some(Rate { bytes, operations: None });
+            }),
+            ("nets[0].queues", |s| s.nets[0].queues = 17),
+            ("nets[0].addresses", |s| {
+                (s.nets[0].mac, s.nets[0].addresses) = (None, Some(Vec::new()));
+            }),
+            ("vsock.cid", |s| s.vsock.as_mut().unwrap().cid = 2),
+            ("balloon.size", |s| s.balloon.as_mut().unwrap().size = s.memory),
+            ("shares[1].tag", |s| s.shares[1].tag = "home".into()),
+            ("shares[0].tag", |s| s.shares[0].tag = String::new()),
+            ("shares[0].queues", |s| s.shares[0].queues = 0),
             ("disks", |s| s.disks = vec![s.disks[0].clone(); 40]),
             ("disks[1].id", |s| s.disks[1].id = "data".into()),
             ("disks[0].id", |s| s.disks[0].id = "-a".into()),

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use zos_vmm::jail::Seccomp;
 use zos_vmm::resources::Passed;
-use zos_vmm_spec::{Bytes, Disk, Mac, Net, Source, Spec};
+use zos_vmm_spec::{Bytes, Disk, IoEngine, Mac, Net, Source, Spec};
 
 /// Longest spec that is read, in bytes.
 const LONGEST_SPEC: u64 = 1 << 20;
@@ -123,11 +123,17 @@ impl Cli {
             source: Source::Path(disk.path.clone()),
             readonly: disk.readonly,
             serial: disk.serial.clone(),
+            queues: 1,
+            rate: None,
         });
         let nets = self.net.iter().enumerate().map(|(index, net)| Net {
             id: format!("net{index}"),
             source: Source::Tap(net.tap.clone()),
             mac: net.mac,
+            queues: 1,
+            addresses: None,
+            receive_rate: None,
+            transmit_rate: None,
         });
         Spec {
             cpus: self.cpus,
@@ -138,7 +144,13 @@ impl Cli {
             disks: disks.collect(),
             nets: nets.collect(),
             rng: !self.no_rng,
+            serial: None,
             console: None,
+            vsock: None,
+            balloon: None,
+            shares: Vec::new(),
+            io: IoEngine::Auto,
+            twin_rates: None,
         }
     }
 }

@@ -38,12 +38,19 @@ pub struct Resources {
     pub kernel: File,
     /// The initramfs.
     pub initramfs: Option<File>,
-    /// A file for each disk of the spec.
-    pub disks: Vec<File>,
-    /// A tap for each net of the spec.
-    pub taps: Vec<Tap>,
     /// Where the serial port writes.
-    pub console: Console,
+    pub serial: Console,
+    /// What the devices stand on.
+    pub devices: DeviceEnds,
+}
+
+/// The host's ends of the devices, in the order of the spec.
+#[derive(Debug)]
+pub struct DeviceEnds {
+    /// A file for each disk.
+    pub disks: Vec<File>,
+    /// A tap for each net.
+    pub taps: Vec<Tap>,
 }
 
 /// Why something can't be had.
@@ -169,12 +176,12 @@ impl Resources {
             .enumerate()
             .map(|(index, net)| opener.tap(format!("nets[{index}].source"), &net.source));
         let taps = taps.collect::<Result<_, _>>()?;
-        let console = match &spec.console {
-            Some(source) => Console::Ring(Ring::open(opener.file("console", source, true)?)?),
-            None if jailed => Console::Nowhere,
+        let serial = match spec.serial.as_ref().and_then(|serial| serial.ring.as_ref()) {
+            Some(source) => Console::Ring(Ring::open(opener.file("serial.ring", source, true)?)?),
+            None if jailed || spec.serial.is_some() => Console::Nowhere,
             None => Console::Stdout,
         };
-        Ok(Self { kvm, kernel, initramfs, disks, taps, console })
+        Ok(Self { kvm, kernel, initramfs, serial, devices: DeviceEnds { disks, taps } })
     }
 }
 

@@ -17,8 +17,8 @@ pub enum Kind {
     Blk,
     /// A network interface's worker.
     Net,
-    /// The random number generator's worker.
-    Rng,
+    /// The worker of all small devices.
+    Shared,
 }
 
 /// Whether filters are on. Off is for developers who trace the process.
@@ -70,7 +70,7 @@ impl Kind {
             Kind::Vcpu => &[],
             Kind::Blk => &[WAIT, &[libc::SYS_preadv, libc::SYS_pwritev, libc::SYS_fdatasync]],
             Kind::Net => &[WAIT, &[libc::SYS_readv, libc::SYS_writev]],
-            Kind::Rng => &[WAIT, &[libc::SYS_getrandom]],
+            Kind::Shared => &[WAIT, &[libc::SYS_getrandom]],
         }
     }
 
@@ -79,7 +79,7 @@ impl Kind {
         match self {
             Kind::Main => &[],
             Kind::Vcpu => &[KVM_RUN, KVM_IOEVENTFD, KVM_SIGNAL_MSI],
-            Kind::Blk | Kind::Rng => &[KVM_SIGNAL_MSI],
+            Kind::Blk | Kind::Shared => &[KVM_SIGNAL_MSI],
             Kind::Net => &[KVM_SIGNAL_MSI, TUNSETOFFLOAD],
         }
     }
@@ -134,7 +134,7 @@ fn when(
 mod tests {
     use super::*;
 
-    const KINDS: [Kind; 5] = [Kind::Main, Kind::Vcpu, Kind::Blk, Kind::Net, Kind::Rng];
+    const KINDS: [Kind; 5] = [Kind::Main, Kind::Vcpu, Kind::Blk, Kind::Net, Kind::Shared];
 
     #[test]
     fn every_filter_compiles_and_is_short() {

@@ -2,7 +2,10 @@
 //! through its registers as a kernel does, or as one never would.
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
 
-use super::{Backend, F_VERSION_1, Interrupt, IoEvents, Profile, Surroundings, Vectors, VirtioPci};
+use super::{
+    Backend, F_VERSION_1, Interrupt, IoEvents, Part, Profile, Surroundings, Vectors, VirtioPci,
+    Worker,
+};
 use crate::event::Event;
 use crate::memory::GuestMemory;
 use crate::pci::{Function, MsiSink, Msix};
@@ -135,6 +138,7 @@ pub(super) struct Driver {
     pub(super) function: VirtioPci,
     pub(super) queues: Vec<GuestQueue>,
     pub(super) messages: Arc<Messages>,
+    _worker: Worker,
 }
 
 impl Driver {
@@ -148,9 +152,11 @@ impl Driver {
             io_events: Arc::new(NoIoEvents),
             bar: 0xc000_0000,
         };
-        let function = VirtioPci::new("test", profile, backend, around, || {}).unwrap();
+        let mut worker = Worker::spawn("test", || {}).unwrap();
+        let part = Part { queues: profile.queues.len(), backend, worker: &mut worker };
+        let function = VirtioPci::new("test", profile, vec![part], around).unwrap();
         let queues = (0..count).map(|index| GuestQueue::new(&memory, index)).collect();
-        Self { memory, function, queues, messages }
+        Self { memory, function, queues, messages, _worker: worker }
     }
 
     pub(super) fn write(&mut self, offset: u32, data: &[u8]) {

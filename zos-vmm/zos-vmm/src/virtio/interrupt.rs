@@ -82,11 +82,16 @@ impl Interrupt {
         self.msix.raise(self.vectors.queue(index));
     }
 
+    /// The configuration changed.
+    pub fn config(&self) {
+        self.isr.fetch_or(ISR_CONFIG, Ordering::Relaxed);
+        self.msix.raise(self.vectors.config());
+    }
+
     /// The device can't go on: sets `DEVICE_NEEDS_RESET` and tells the driver.
     pub fn need_reset(&self) {
         self.needs_reset.store(true, Ordering::Release);
-        self.isr.fetch_or(ISR_CONFIG, Ordering::Relaxed);
-        self.msix.raise(self.vectors.config());
+        self.config();
     }
 
     /// Whether the device said that it can't go on.

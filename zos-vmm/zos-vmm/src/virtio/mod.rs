@@ -4,17 +4,20 @@
 //!  guest ─ registers ─▶ transport (one per device, PCI function, status machine)
 //!                          │ DRIVER_OK: queues move            ▲ reset: the worker has let go
 //!                          ▼                                   │
-//!                       worker thread ─ kicks ─▶ Backend (blk, net, rng) ─▶ Interrupt ─▶ MSI-X
+//!                       worker thread ─ kicks ─▶ Backend (blk, net, ...) ─▶ Interrupt ─▶ MSI-X
 //! ```
 //!
-//! A device is a folder: its [`Profile`] (what the guest reads of it) and its [`Backend`] (what
-//! its thread does). To write a new one look at `rng`, then at `blk`.
+//! A device is a folder: its [`Profile`] (what the guest reads of it) and its [`Backend`]s (what
+//! its threads do), one for each [`Part`] of its queues. To write a new one look at `rng`, then at
+//! `blk`.
 //!
 //! A queue is moved into the worker on activation: no register that a guest writes later can
 //! reach it.
 
 pub mod blk;
 mod chain;
+mod config_space;
+mod counters;
 #[cfg(test)]
 mod driver;
 mod interrupt;
@@ -25,15 +28,16 @@ mod transport;
 mod worker;
 
 pub use chain::{Chain, ChainError};
+pub use config_space::ConfigSpace;
+pub use counters::Counters;
 pub use interrupt::{Interrupt, Vectors};
 pub use queue::{ActiveQueue, Broken, Used};
-pub use transport::{BAR_BYTES, DeviceError, IoEvents, Surroundings, VirtioPci};
-pub use worker::{Worker, WorkerError};
+pub use transport::{BAR_BYTES, DeviceError, IoEvents, Part, Surroundings, VirtioPci};
+pub use worker::{Desk, Waits, Worker, WorkerError};
 
 use crate::memory::GuestMemory;
-use rustix::event::PollFlags;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// `VIRTIO_F_VERSION_1`: we speak to no older driver.
 pub const F_VERSION_1: u64 = 1 << 32;
@@ -44,7 +48,7 @@ pub const F_EVENT_IDX: u64 = 1 << 29;
 /// What every device of ours offers.
 pub const F_RING: u64 = F_VERSION_1 | F_INDIRECT_DESC | F_EVENT_IDX;
 
-/// What a guest may know of a device before it drives it. It never changes.
+/// What a guest may know of a device before it drives it.
 #[derive(Clone, Debug)]
 pub struct Profile {
     /// Device type (virtio 1.2, chapter 5).
@@ -54,22 +58,41 @@ pub struct Profile {
     /// Features offered, those of [`F_RING`] included.
     pub features: u64,
     /// Largest size of each queue.
-    pub queues: &'static [u16],
-    /// The device-specific configuration; a guest can't change it.
-    pub config: Vec<u8>,
+    pub queues: Vec<u16>,
+    /// The device-specific configuration.
+    pub config: ConfigSpace,
+    /// What goes through it.
+    pub counters: Counters,
 }
 
-/// What a device gets when its driver is ready.
+/// What a device's part gets when its driver is ready.
 #[derive(Debug)]
 pub struct Activation {
     /// The guest's memory.
     pub memory: GuestMemory,
-    /// The queues by index; each is enabled and lies wholly in memory.
-    pub queues: Vec<ActiveQueue>,
+    /// The part's queues in their order; none where the driver enabled none. Each lies wholly in
+    /// memory.
+    pub queues: Vec<Option<ActiveQueue>>,
     /// Features that both sides agreed on.
     pub features: u64,
     /// How to tell the driver.
     pub interrupt: Arc<Interrupt>,
+}
+
+impl Activation {
+    /// Takes a queue that the device can't work without.
+    ///
+    /// # Errors
+    /// The driver didn't enable it.
+    pub fn take(&mut self, queue: usize) -> Result<ActiveQueue, Broken> {
+        self.queues.get_mut(queue).and_then(Option::take).ok_or(Broken::Ring)
+    }
+
+    /// Whether both sides agreed on this feature.
+    #[must_use]
+    pub fn has(&self, feature: u64) -> bool {
+        self.features & feature != 0
+    }
 }
 
 /// Requests of one queue that are done before the thread looks up.
@@ -84,7 +107,8 @@ pub enum Share {
     More,
 }
 
-/// A device's work, done in its own thread.
+/// The work of a device, or of its part with some of the queues, done in one thread. Queues are
+/// numbered within the part.
 pub trait Backend: Send {
     /// The driver is ready. Queues, memory and interrupt are the backend's until `reset`.
     ///
@@ -99,19 +123,41 @@ pub trait Backend: Send {
     /// The queue is broken; the device then needs a reset.
     fn kicked(&mut self, queue: usize) -> Result<Share, Broken>;
 
-    /// A descriptor of the outside world to wait for now, if any.
-    fn outside(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
-        None
-    }
+    /// Descriptors of the outside world to wait for now; asked only while it is active.
+    fn outside<'a>(&'a self, _: &mut Waits<'a>) {}
 
-    /// That descriptor is ready.
+    /// One of those descriptors is ready: the one of this token.
     ///
     /// # Errors
     /// The queue is broken; the device then needs a reset.
-    fn outside_ready(&mut self) -> Result<(), Broken> {
+    fn ready(&mut self, _: u32) -> Result<(), Broken> {
         Ok(())
     }
 
-    /// The driver is gone: lets go of everything that `activate` gave.
+    /// When it wants to go on by itself, such as when a bucket is full enough again; asked only
+    /// while it is active.
+    fn alarm(&self) -> Option<Instant> {
+        None
+    }
+
+    /// That moment has come.
+    ///
+    /// # Errors
+    /// The queue is broken; the device then needs a reset.
+    fn rang(&mut self) -> Result<(), Broken> {
+        Ok(())
+    }
+
+    /// Comes to rest, active as it is: waits for requests under way, so that nothing of it touches
+    /// guest memory afterwards. The VM is being paused.
+    ///
+    /// # Errors
+    /// The queue is broken; the device then needs a reset.
+    fn rest(&mut self) -> Result<(), Broken> {
+        Ok(())
+    }
+
+    /// The driver is gone: waits for requests under way, and lets go of everything that `activate`
+    /// gave.
     fn reset(&mut self);
 }

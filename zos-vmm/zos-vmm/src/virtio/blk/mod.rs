@@ -9,7 +9,8 @@
 mod request;
 
 use super::{
-    Activation, ActiveQueue, Backend, Broken, Chain, F_RING, Interrupt, Profile, SHARE, Share,
+    Activation, ActiveQueue, Backend, Broken, Chain, ConfigSpace, Counters, F_RING, Interrupt,
+    Profile, SHARE, Share,
 };
 use crate::memory::GuestMemory;
 use request::Executor;
@@ -67,16 +68,17 @@ impl Blk {
             kind: KIND,
             class: CLASS,
             features: F_RING | F_SEG_MAX | F_BLK_SIZE | F_FLUSH | readonly,
-            queues: &[QUEUE],
-            config,
+            queues: vec![QUEUE],
+            config: ConfigSpace::new(config),
+            counters: Counters::default(),
         }
     }
 }
 
 impl Backend for Blk {
-    fn activate(&mut self, activation: Activation) -> Result<(), Broken> {
-        let Activation { memory, mut queues, interrupt, .. } = activation;
-        let queue = queues.pop().ok_or(Broken::Ring)?;
+    fn activate(&mut self, mut activation: Activation) -> Result<(), Broken> {
+        let queue = activation.take(0)?;
+        let Activation { memory, interrupt, .. } = activation;
         self.active = Some(Active { chain: Chain::new(&memory), memory, queue, interrupt });
         Ok(())
     }

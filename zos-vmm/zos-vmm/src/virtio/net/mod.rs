@@ -15,11 +15,14 @@ mod transmit;
 
 pub use tap::{Tap, TapError};
 
-use super::{Activation, ActiveQueue, Backend, Broken, F_RING, Interrupt, Profile, Share};
+use super::{
+    Activation, ActiveQueue, Backend, Broken, ConfigSpace, Counters, F_RING, Interrupt, Profile,
+    Share, Waits,
+};
 use crate::memory::GuestMemory;
 use receive::Receiver;
 use rustix::event::PollFlags;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use transmit::Transmitter;
 use zos_vmm_spec::Mac;
@@ -75,16 +78,17 @@ impl Net {
             kind: KIND,
             class: CLASS,
             features: F_RING | F_MRG_RXBUF | OFFLOADS | mac,
-            queues: &[256, 256],
-            config: self.mac.unwrap_or(Mac([0; 6])).0.to_vec(),
+            queues: vec![256, 256],
+            config: ConfigSpace::new(self.mac.unwrap_or(Mac([0; 6])).0.to_vec()),
+            counters: Counters::default(),
         }
     }
 }
 
 impl Backend for Net {
-    fn activate(&mut self, activation: Activation) -> Result<(), Broken> {
-        let Activation { memory, mut queues, features, interrupt } = activation;
-        let has = |feature| features & feature != 0;
+    fn activate(&mut self, mut activation: Activation) -> Result<(), Broken> {
+        let (receive, transmit) = (activation.take(0)?, activation.take(1)?);
+        let has = |feature| activation.has(feature);
         let offloads = tap::Offloads {
             checksum: has(F_GUEST_CSUM),
             tso4: has(F_GUEST_TSO4),
@@ -93,11 +97,10 @@ impl Backend for Net {
         self.tap.set_offloads(offloads).map_err(|_| Broken::Backing)?;
         let tso = offloads.tso4 || offloads.tso6;
         let largest = if tso { LARGEST_FRAME } else { PLAIN_FRAME };
-        let (Some(transmit), Some(receive)) = (queues.pop(), queues.pop()) else {
-            return Err(Broken::Ring);
-        };
+        let mergeable = has(F_MRG_RXBUF);
+        let Activation { memory, interrupt, .. } = activation;
         self.active = Some(Active {
-            receiver: Receiver::new(&memory, receive, has(F_MRG_RXBUF), largest),
+            receiver: Receiver::new(&memory, receive, mergeable, largest),
             transmitter: Transmitter::new(&memory, transmit),
             memory,
             interrupt,
@@ -116,13 +119,14 @@ impl Backend for Net {
         }
     }
 
-    fn outside(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+    fn outside<'a>(&'a self, waits: &mut Waits<'a>) {
         // Without room there's no use in hearing of frames.
-        let has_room = self.active.as_ref().is_some_and(|active| active.receiver.has_room());
-        has_room.then(|| (self.tap.as_fd(), PollFlags::IN))
+        if self.active.as_ref().is_some_and(|active| active.receiver.has_room()) {
+            waits.add(0, self.tap.as_fd(), PollFlags::IN);
+        }
     }
 
-    fn outside_ready(&mut self) -> Result<(), Broken> {
+    fn ready(&mut self, _: u32) -> Result<(), Broken> {
         let Some(active) = &mut self.active else { return Ok(()) };
         let Active { memory, interrupt, receiver, .. } = active;
         receiver.receive(memory, interrupt, self.tap.as_fd())

@@ -6,7 +6,8 @@
 //! | a readable or an empty buffer | given back with nothing in it |
 
 use super::{
-    Activation, ActiveQueue, Backend, Broken, Chain, F_RING, Interrupt, Profile, SHARE, Share,
+    Activation, ActiveQueue, Backend, Broken, Chain, ConfigSpace, Counters, F_RING, Interrupt,
+    Profile, SHARE, Share,
 };
 use crate::memory::GuestMemory;
 use std::sync::Arc;
@@ -18,10 +19,21 @@ const MOST: usize = 64 << 10;
 /// Most bytes that `getrandom(2)` gives without ever being short or interrupted.
 const STEP: usize = 256;
 
+/// Counters by their indices.
+const COUNTERS: &[&str] = &["bytes"];
+const BYTES: usize = 0;
+
 /// The host's random bytes for the guest.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Rng {
+    counters: Counters,
     active: Option<Active>,
+}
+
+impl Default for Rng {
+    fn default() -> Self {
+        Self { counters: Counters::new(COUNTERS), active: None }
+    }
 }
 
 #[derive(Debug)]
@@ -35,15 +47,22 @@ struct Active {
 impl Rng {
     /// What the guest reads of it.
     #[must_use]
-    pub fn profile() -> Profile {
-        Profile { kind: KIND, class: CLASS, features: F_RING, queues: &[64], config: Vec::new() }
+    pub fn profile(&self) -> Profile {
+        Profile {
+            kind: KIND,
+            class: CLASS,
+            features: F_RING,
+            queues: vec![64],
+            config: ConfigSpace::new(Vec::new()),
+            counters: self.counters.clone(),
+        }
     }
 }
 
 impl Backend for Rng {
-    fn activate(&mut self, activation: Activation) -> Result<(), Broken> {
-        let Activation { memory, mut queues, interrupt, .. } = activation;
-        let queue = queues.pop().ok_or(Broken::Ring)?;
+    fn activate(&mut self, mut activation: Activation) -> Result<(), Broken> {
+        let queue = activation.take(0)?;
+        let Activation { memory, interrupt, .. } = activation;
         self.active = Some(Active { chain: Chain::new(&memory), memory, queue, interrupt });
         Ok(())
     }
@@ -55,6 +74,7 @@ impl Backend for Rng {
         for _ in 0..SHARE {
             let Some(loaded) = queue.next(memory, chain)? else { break };
             let written = if loaded.is_ok() { fill(chain) } else { 0 };
+            self.counters.add(BYTES, written as u64);
             queue.give_back(memory, chain.head, written)?;
         }
         queue.notify(memory, interrupt)?;

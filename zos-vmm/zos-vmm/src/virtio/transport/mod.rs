@@ -10,11 +10,12 @@
 
 mod registers;
 
-use super::{Activation, ActiveQueue, Backend, Interrupt, Profile, Vectors, Worker, WorkerError};
+use super::{Activation, ActiveQueue, Backend, Desk, Interrupt, Profile, Vectors, Worker};
 use crate::event::Event;
 use crate::memory::GuestMemory;
 use crate::pci::{Function, Identity, MSIX_CAPABILITY_BYTES, MsiSink, Msix, PciConfig};
 use registers::{Effect, QueueRegisters, Registers};
+use std::ops::Range;
 use std::sync::Arc;
 use virtio_queue::{Queue, QueueT};
 
@@ -58,11 +59,27 @@ pub struct VirtioPci {
     interrupt: Arc<Interrupt>,
     msix: Arc<Msix>,
     kicks: Vec<Arc<Event>>,
-    worker: Worker,
+    parts: Vec<Seated>,
     memory: GuestMemory,
     io_events: Arc<dyn IoEvents>,
     // Where the kicks are registered, while they are.
     kicked_at: Option<u32>,
+}
+
+/// A part of a device: which of its queues are worked on together, by what, in which thread. The
+/// parts of a device have all its queues, in their order.
+pub struct Part<'a> {
+    /// How many queues, behind those of the part before.
+    pub queues: usize,
+    /// What works on them.
+    pub backend: Box<dyn Backend>,
+    /// Where.
+    pub worker: &'a mut Worker,
+}
+
+struct Seated {
+    queues: Range<usize>,
+    desk: Desk,
 }
 
 /// Why a device can't be made.
@@ -76,9 +93,6 @@ pub enum DeviceError {
         /// Cause.
         source: std::io::Error,
     },
-    /// No thread.
-    #[error(transparent)]
-    Worker(#[from] WorkerError),
 }
 
 /// What a device's function needs of the machine.
@@ -100,29 +114,42 @@ impl std::fmt::Debug for Surroundings<'_> {
 }
 
 impl VirtioPci {
-    /// Makes the function and its worker's thread, which runs `enter` first.
+    /// Makes the function, and seats its parts.
     ///
     /// # Errors
-    /// No thread or descriptor left.
+    /// No descriptor left.
     pub fn new(
         name: &str,
         profile: Profile,
-        backend: Box<dyn Backend>,
+        parts: Vec<Part<'_>>,
         around: Surroundings<'_>,
-        enter: impl FnOnce() + Send + 'static,
     ) -> Result<Self, DeviceError> {
         let vectors = Arc::new(Vectors::new(profile.queues.len()));
         let msix = Arc::new(Msix::new(vectors.count(), around.messages));
         let interrupt = Arc::new(Interrupt::new(msix.clone(), vectors.clone()));
+        profile.config.bind(interrupt.clone());
         let event = || Event::new().map(Arc::new);
         let kicks = profile.queues.iter().map(|_| event()).collect::<Result<Vec<_>, _>>();
         let kicks =
             kicks.map_err(|source| DeviceError::Events { name: name.to_owned(), source })?;
+        let mut first = 0;
+        let seat = |Part { queues, backend, worker }: Part<'_>| {
+            let queues = first..kicks.len().min(first + queues);
+            first = queues.end;
+            let desk = worker.seat(backend, kicks[queues.clone()].to_vec());
+            Seated { queues, desk }
+        };
+        let parts = parts.into_iter().map(seat).collect();
         let (config, msix_at, window_at) = config_space(&profile, &vectors, around.bar);
-        let registers =
-            Registers::new(profile.features, profile.queues, vectors, interrupt.clone());
+        let registers = Registers::new(
+            profile.features,
+            &profile.queues,
+            vectors,
+            interrupt.clone(),
+            profile.config.clone(),
+        );
         Ok(Self {
-            worker: Worker::spawn(name, backend, kicks.clone(), enter)?,
+            parts,
             memory: around.memory.clone(),
             io_events: around.io_events,
             kicked_at: None,
@@ -137,29 +164,42 @@ impl VirtioPci {
         })
     }
 
+    /// Hands each part its queues. The driver may leave queues alone that it doesn't need, but not
+    /// all; one that it enabled has to lie in memory.
     fn activate(&mut self) {
         self.register_kicks();
         let features = self.registers.features();
-        let queues: Option<Vec<ActiveQueue>> = self
+        let queues: Option<Vec<Option<ActiveQueue>>> = self
             .registers
             .queues()
             .iter()
             .enumerate()
-            .map(|(index, queue)| Some(ActiveQueue::new(index, self.queue(queue, features)?)))
+            .map(|(index, queue)| match queue.enabled {
+                false => Some(None),
+                true => Some(Some(ActiveQueue::new(index, self.queue(queue, features)?))),
+            })
             .collect();
-        match queues {
-            Some(queues) => self.worker.start(Activation {
-                memory: self.memory.clone(),
-                queues,
-                features,
-                interrupt: self.interrupt.clone(),
-            }),
-            // A queue wasn't enabled, or lies outside of memory.
-            None => self.interrupt.need_reset(),
+        let usable = |queues: &Vec<Option<ActiveQueue>>| queues.iter().any(Option::is_some);
+        let Some(mut queues) = queues.filter(usable) else { return self.interrupt.need_reset() };
+        for Seated { queues: range, desk } in &mut self.parts {
+            let queues: Vec<_> = queues[range.clone()].iter_mut().map(Option::take).collect();
+            // A part without a queue has nothing to do.
+            if queues.iter().any(Option::is_some) {
+                desk.start(Activation {
+                    memory: self.memory.clone(),
+                    queues,
+                    features,
+                    interrupt: self.interrupt.clone(),
+                });
+            }
         }
     }
 
-    /// The queue of these registers, if the driver enabled it and its rings are in memory.
+    fn stop(&mut self) {
+        self.parts.iter_mut().for_each(|part| part.desk.stop());
+    }
+
+    /// The queue of these registers, if its rings are in memory.
     fn queue(&self, registers: &QueueRegisters, features: u64) -> Option<Queue> {
         let half = |value: u64| {
             let word = |shift: u32| u32::try_from(value >> shift & 0xffff_ffff).ok();
@@ -261,11 +301,7 @@ impl Function for VirtioPci {
                     *byte = self.interrupt.take_isr();
                 }
             }
-            DEVICE => {
-                for (byte, value) in data.iter_mut().zip(self.profile.config.iter().skip(index)) {
-                    *byte = *value;
-                }
-            }
+            DEVICE => self.profile.config.read(index, data),
             TABLE => self.msix.read_table(index, data),
             PENDING => self.msix.read_pending(index, data),
             _ => {}
@@ -279,7 +315,7 @@ impl Function for VirtioPci {
                 Effect::None => {}
                 Effect::Activate => self.activate(),
                 Effect::Reset => {
-                    self.worker.stop();
+                    self.stop();
                     self.interrupt.reset();
                 }
             },
@@ -289,14 +325,17 @@ impl Function for VirtioPci {
                     kick.signal();
                 }
             }
+            DEVICE => {
+                self.profile.config.write(at as usize, data);
+            }
             TABLE => self.msix.write_table(at as usize, data),
-            // The device's configuration, ISR and pending bits are read-only.
+            // ISR and pending bits are read-only.
             _ => {}
         }
     }
 
     fn quiesce(&mut self) {
-        self.worker.stop();
+        self.stop();
     }
 }
 
@@ -325,7 +364,7 @@ fn config_space(profile: &Profile, vectors: &Vectors, bar: u32) -> (PciConfig, u
     let msix_at = config.add_capability(CAP_MSIX, &body, &writable);
     let queues = u32::try_from(profile.queues.len()).unwrap_or(0);
     let notify_bytes = queues * NOTIFY_MULTIPLIER;
-    let device_bytes = u32::try_from(profile.config.len()).unwrap_or(0);
+    let device_bytes = u32::try_from(profile.config.length()).unwrap_or(0);
     add_structure(&mut config, CFG_COMMON, COMMON, registers::BYTES, &[], false);
     add_structure(&mut config, CFG_ISR, ISR, 1, &[], false);
     if device_bytes > 0 {

@@ -16,7 +16,7 @@
 //! | a size that is zero, no power of two, or too large | ignored |
 //! | accesses of odd sizes, across registers, past the end | zeros; ignored |
 
-use crate::virtio::{F_VERSION_1, Interrupt, Vectors};
+use crate::virtio::{ConfigSpace, F_VERSION_1, Interrupt, Vectors};
 use std::sync::Arc;
 
 /// Status bits.
@@ -85,6 +85,7 @@ pub(super) struct Registers {
     queues: Vec<QueueRegisters>,
     vectors: Arc<Vectors>,
     interrupt: Arc<Interrupt>,
+    config: ConfigSpace,
 }
 
 impl Registers {
@@ -93,6 +94,7 @@ impl Registers {
         sizes: &[u16],
         vectors: Arc<Vectors>,
         interrupt: Arc<Interrupt>,
+        config: ConfigSpace,
     ) -> Self {
         Self {
             offered,
@@ -104,6 +106,7 @@ impl Registers {
             queues: sizes.iter().map(|max| QueueRegisters::new(*max)).collect(),
             vectors,
             interrupt,
+            config,
         }
     }
 
@@ -137,7 +140,7 @@ impl Registers {
             at::CONFIG_MSIX_VECTOR => (self.vectors.config().into(), 2),
             at::NUM_QUEUES => (self.queues.len() as u64, 2),
             at::DEVICE_STATUS => (self.status().into(), 1),
-            at::CONFIG_GENERATION => (0, 1),
+            at::CONFIG_GENERATION => (self.config.generation().into(), 1),
             at::QUEUE_SELECT => (self.queue_select.into(), 2),
             at::QUEUE_SIZE => (of_queue(|q| q.size.into()), 2),
             at::QUEUE_MSIX_VECTOR => (self.vectors.queue(self.queue_select.into()).into(), 2),

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use vm_memory::{Bytes, GuestAddress};
 
 fn rng() -> Driver {
-    Driver::new(Rng::profile(), Box::new(Rng::default()))
+    let rng = Rng::default();
+    Driver::new(rng.profile(), Box::new(rng))
 }
 
 fn config(driver: &mut Driver, at: usize, length: usize) -> Vec<u8> {

@@ -17,7 +17,7 @@ fn registers() -> Registers {
     let vectors = Arc::new(Vectors::new(2));
     let msix = Arc::new(Msix::new(vectors.count(), Arc::new(Nobody)));
     let interrupt = Arc::new(Interrupt::new(msix, vectors.clone()));
-    Registers::new(OFFERED, &[256, 64], vectors, interrupt)
+    Registers::new(OFFERED, &[256, 64], vectors, interrupt, ConfigSpace::new(Vec::new()))
 }
 
 fn get(registers: &Registers, offset: u32, length: usize) -> u64 {

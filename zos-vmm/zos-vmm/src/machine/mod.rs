@@ -5,17 +5,21 @@
 //!  start: a thread for each vCPU, each in its filter
 //! ```
 
+mod bus;
+mod devices;
+
 use crate::arch::{self, Platform, boot, layout, vcpu as arch_vcpu};
-use crate::hypervisor::{self, HypervisorError, Wires};
+use crate::hypervisor::{self, HypervisorError};
 use crate::jail::{Kind, Seccomp};
 use crate::lifecycle::Lifecycle;
 use crate::memory::{self, GuestMemory, MemoryError, PositionedFile};
-use crate::pci::PciBus;
 use crate::resources::Resources;
 use crate::stats::Stats;
 use crate::vcpu::{self, Devices};
-use crate::virtio::{self, Backend, Profile, Surroundings, VirtioPci};
+use crate::virtio::{self, Counters, Worker};
+use bus::Built;
 use kvm_ioctls::{VcpuFd, VmFd};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use zos_vmm_spec::Spec;
@@ -26,12 +30,16 @@ pub struct Machine {
     vcpus: Vec<VcpuFd>,
     devices: Devices,
     memory: GuestMemory,
+    workers: Vec<Worker>,
+    counters: BTreeMap<String, Counters>,
 }
 
 /// A VM that runs.
 #[derive(Debug)]
 pub struct Running {
     devices: Devices,
+    workers: Vec<Worker>,
+    counters: BTreeMap<String, Counters>,
 }
 
 /// Why a VM can't be built.
@@ -52,6 +60,9 @@ pub enum BuildError {
     /// A device.
     #[error(transparent)]
     Device(#[from] virtio::DeviceError),
+    /// A device's thread.
+    #[error(transparent)]
+    Worker(#[from] virtio::WorkerError),
     /// Files, threads, descriptors.
     #[error("{what}")]
     Io {
@@ -86,7 +97,7 @@ impl Machine {
         seccomp: Seccomp,
     ) -> Result<Self, BuildError> {
         let failed = |what| move |source| BuildError::Io { what, source };
-        let Resources { kvm, kernel, initramfs, disks, taps, console } = resources;
+        let Resources { kvm, kernel, initramfs, serial, devices: ends } = resources;
         let vm = Arc::new(hypervisor::create_vm(&kvm)?);
         let memory = memory::create(&layout::ram(spec.memory.0))?;
         memory::register(&vm, &memory)?;
@@ -97,32 +108,12 @@ impl Machine {
             initramfs.map(|file| positioned(file, "read the initramfs' size")).transpose()?;
         let entry = boot::load(&memory, kernel, initramfs, &spec.cmdline, spec.cpus)?;
 
-        let mut builder = BusBuilder {
-            bus: PciBus::new(virtio::BAR_BYTES),
-            memory: &memory,
-            wires: Arc::new(Wires(vm.clone())),
-            seccomp,
-        };
-        for (disk, file) in spec.disks.iter().zip(disks) {
-            let blk = virtio::blk::Blk::new(file, disk.readonly, disk.serial_bytes())
-                .map_err(failed("read a disk's size"))?;
-            builder.add(&format!("blk-{}", disk.id), Kind::Blk, blk.profile(), Box::new(blk))?;
-        }
-        for (net, tap) in spec.nets.iter().zip(taps) {
-            let device = virtio::net::Net::new(tap, net.mac);
-            let profile = device.profile();
-            builder.add(&format!("net-{}", net.id), Kind::Net, profile, Box::new(device))?;
-        }
-        if spec.rng {
-            let rng = virtio::rng::Rng::default();
-            builder.add("rng", Kind::Rng, virtio::rng::Rng::profile(), Box::new(rng))?;
-        }
-        let pci = Arc::new(builder.bus);
-        let platform = Platform::new(&vm, console, lifecycle.clone(), stats.clone());
+        let Built { pci, workers, counters } = devices::build(spec, ends, &vm, &memory, seccomp)?;
+        let platform = Platform::new(&vm, serial, lifecycle.clone(), stats.clone());
         let platform = Arc::new(platform.map_err(failed("connect the platform's devices"))?);
         let vcpus = create_vcpus(&kvm, &vm, spec.cpus, entry)?;
-        let devices = Devices { platform, pci, lifecycle, stats };
-        Ok(Self { vcpus, devices, memory })
+        let devices = Devices { platform, pci: Arc::new(pci), lifecycle, stats };
+        Ok(Self { vcpus, devices, memory, workers, counters })
     }
 
     /// Sets the vCPUs going.
@@ -130,7 +121,7 @@ impl Machine {
     /// # Errors
     /// No thread left.
     pub fn start(self, seccomp: Seccomp) -> Result<Running, BuildError> {
-        let Self { vcpus, devices, memory } = self;
+        let Self { vcpus, devices, memory, workers, counters } = self;
         for (index, vcpu) in (0..).zip(vcpus) {
             let devices = devices.clone();
             // KVM maps it: it lives as long as the last vCPU runs.
@@ -145,7 +136,7 @@ impl Machine {
                 })
                 .map_err(|source| BuildError::Io { what: "start a vCPU's thread", source })?;
         }
-        Ok(Running { devices })
+        Ok(Running { devices, workers, counters })
     }
 }
 
@@ -153,6 +144,23 @@ impl Running {
     /// Presses the guest's power button.
     pub fn press_power_button(&self) {
         self.devices.platform.press_power_button();
+    }
+
+    /// What went through each device, by its id.
+    #[must_use]
+    pub fn counters(&self) -> &BTreeMap<String, Counters> {
+        &self.counters
+    }
+
+    /// Brings the devices to rest until they are to go on: no thread of theirs touches the guest's
+    /// memory meanwhile.
+    pub fn pause_devices(&self) {
+        self.workers.iter().for_each(Worker::pause);
+    }
+
+    /// The devices go on.
+    pub fn resume_devices(&self) {
+        self.workers.iter().for_each(Worker::resume);
     }
 
     /// Brings the devices to rest, so that no request is cut in half by our end.
@@ -177,31 +185,4 @@ fn create_vcpus(
             Ok(vcpu)
         })
         .collect()
-}
-
-struct BusBuilder<'a> {
-    bus: PciBus,
-    memory: &'a GuestMemory,
-    wires: Arc<Wires>,
-    seccomp: Seccomp,
-}
-
-impl BusBuilder<'_> {
-    fn add(
-        &mut self,
-        name: &str,
-        kind: Kind,
-        profile: Profile,
-        backend: Box<dyn Backend>,
-    ) -> Result<(), BuildError> {
-        let around = Surroundings {
-            memory: self.memory,
-            messages: self.wires.clone(),
-            io_events: self.wires.clone(),
-            bar: self.bus.next_bar(layout::PCI_BARS),
-        };
-        let seccomp = self.seccomp;
-        let function = VirtioPci::new(name, profile, backend, around, move || seccomp.enter(kind))?;
-        self.bus.add(Box::new(function)).map_err(|_| BuildError::BusFull)
-    }
 }

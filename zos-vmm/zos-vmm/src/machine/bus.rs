@@ -1,0 +1,95 @@
+//! The bus while it is being filled: each device gets its threads, its slot and its BAR.
+
+use super::BuildError;
+use crate::arch::layout;
+use crate::hypervisor::Wires;
+use crate::jail::{Kind, Seccomp};
+use crate::memory::GuestMemory;
+use crate::pci::PciBus;
+use crate::virtio::{self, Backend, Counters, Part, Profile, Surroundings, VirtioPci, Worker};
+use kvm_ioctls::VmFd;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// All devices, each in its slot.
+pub(super) struct Built {
+    pub(super) pci: PciBus,
+    pub(super) workers: Vec<Worker>,
+    pub(super) counters: BTreeMap<String, Counters>,
+}
+
+/// The devices that are there so far.
+pub(super) struct Builder<'a> {
+    built: Built,
+    memory: &'a GuestMemory,
+    wires: Arc<Wires>,
+    seccomp: Seccomp,
+    /// The thread of all small devices.
+    shared: Worker,
+}
+
+impl<'a> Builder<'a> {
+    pub(super) fn new(
+        vm: &Arc<VmFd>,
+        memory: &'a GuestMemory,
+        seccomp: Seccomp,
+    ) -> Result<Self, BuildError> {
+        let pci = PciBus::new(virtio::BAR_BYTES);
+        let built = Built { pci, workers: Vec::new(), counters: BTreeMap::new() };
+        let shared = Worker::spawn("devices", move || seccomp.enter(Kind::Shared))?;
+        Ok(Self { built, memory, wires: Arc::new(Wires(vm.clone())), seccomp, shared })
+    }
+
+    /// A device that shares the thread of the small ones.
+    pub(super) fn small(
+        &mut self,
+        name: &str,
+        profile: Profile,
+        backend: Box<dyn Backend>,
+    ) -> Result<(), BuildError> {
+        let around = self.around();
+        let queues = profile.queues.len();
+        self.built.counters.insert(name.to_owned(), profile.counters.clone());
+        let part = Part { queues, backend, worker: &mut self.shared };
+        let function = VirtioPci::new(name, profile, vec![part], around)?;
+        self.add(function)
+    }
+
+    /// A device whose parts, each with so many queues, have a thread each of a kind.
+    pub(super) fn large(
+        &mut self,
+        name: &str,
+        kind: Kind,
+        profile: Profile,
+        parts: Vec<(usize, Box<dyn Backend>)>,
+    ) -> Result<(), BuildError> {
+        let around = self.around();
+        let seccomp = self.seccomp;
+        self.built.counters.insert(name.to_owned(), profile.counters.clone());
+        let spawn = |index| Worker::spawn(&format!("{name}-{index}"), move || seccomp.enter(kind));
+        let mut workers = (0..parts.len()).map(spawn).collect::<Result<Vec<_>, _>>()?;
+        let parts = parts.into_iter().zip(&mut workers);
+        let parts = parts.map(|((queues, backend), worker)| Part { queues, backend, worker });
+        let function = VirtioPci::new(name, profile, parts.collect(), around)?;
+        self.built.workers.append(&mut workers);
+        self.add(function)
+    }
+
+    pub(super) fn finish(mut self) -> Built {
+        self.built.workers.push(self.shared);
+        self.built
+    }
+
+    fn around(&self) -> Surroundings<'a> {
+        Surroundings {
+            memory: self.memory,
+            messages: self.wires.clone(),
+            io_events: self.wires.clone(),
+            bar: self.built.pci.next_bar(layout::PCI_BARS),
+        }
+    }
+
+    fn add(&mut self, function: VirtioPci) -> Result<(), BuildError> {
+        self.built.pci.add(Box::new(function)).map_err(|_| BuildError::BusFull)
+    }
+}

@@ -1,0 +1,44 @@
+//! From a spec to the devices on the bus, in the order in which the guest finds them.
+
+use super::BuildError;
+use super::bus::{Builder, Built};
+use crate::jail::{Kind, Seccomp};
+use crate::memory::GuestMemory;
+use crate::resources::DeviceEnds;
+use crate::virtio::{blk::Blk, net::Net, rng::Rng};
+use kvm_ioctls::VmFd;
+use std::io;
+use std::sync::Arc;
+use zos_vmm_spec::Spec;
+
+/// Makes every device of a valid spec.
+pub(super) fn build(
+    spec: &Spec,
+    ends: DeviceEnds,
+    vm: &Arc<VmFd>,
+    memory: &GuestMemory,
+    seccomp: Seccomp,
+) -> Result<Built, BuildError> {
+    let DeviceEnds { disks, taps } = ends;
+    let mut builder = Builder::new(vm, memory, seccomp)?;
+    for (disk, file) in spec.disks.iter().zip(disks) {
+        let blk = Blk::new(file, disk.readonly, disk.serial_bytes())
+            .map_err(failed("read a disk's size"))?;
+        let profile = blk.profile();
+        builder.large(&disk.id, Kind::Blk, profile, vec![(1, Box::new(blk))])?;
+    }
+    for (net, tap) in spec.nets.iter().zip(taps) {
+        let device = Net::new(tap, net.mac);
+        let profile = device.profile();
+        builder.large(&net.id, Kind::Net, profile, vec![(2, Box::new(device))])?;
+    }
+    if spec.rng {
+        let rng = Rng::default();
+        builder.small("rng", rng.profile(), Box::new(rng))?;
+    }
+    Ok(builder.finish())
+}
+
+fn failed(what: &'static str) -> impl FnOnce(io::Error) -> BuildError {
+    move |source| BuildError::Io { what, source }
+}
