@@ -21,7 +21,7 @@ test: setup ## Every check and test that fits CI, with what took how long
 test-all: setup ## Every check and test
 	@scripts/check test-all
 
-fuzz: setup ## Fuzz what strangers reach in PID 1: varlink, unit files, logs; some seconds each
+fuzz: setup ## Fuzz what strangers reach in PID 1 and in the VMM; some seconds each
 	@scripts/fuzz
 
 bench: image ## Measure boot, memory, VMs and their peers into target/bench, and show a table

@@ -20,6 +20,8 @@
 pub mod arch;
 pub mod console;
 pub mod event;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod hypervisor;
 pub mod jail;
 pub mod lifecycle;

@@ -15,41 +15,41 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
 /// Where the tests' buffers begin; queues lie below.
-pub(super) const BUFFERS: u64 = 0x10_0000;
+pub(crate) const BUFFERS: u64 = 0x10_0000;
 /// Bytes of the tests' memory.
-pub(super) const MEMORY: usize = 4 << 20;
+pub(crate) const MEMORY: usize = 4 << 20;
 const SIZE: u16 = 16;
 const WRITE: u16 = 2;
 const NEXT: u16 = 1;
 
 /// Memory of a small guest.
-pub(super) fn memory() -> GuestMemory {
+pub(crate) fn memory() -> GuestMemory {
     crate::memory::create(&[(GuestAddress(0), MEMORY)]).unwrap()
 }
 
 /// A buffer: address, length, whether the device may write it.
-pub(super) type Buffer = (u64, u32, bool);
+pub(crate) type Buffer = (u64, u32, bool);
 
 /// A queue as the guest lays it out: descriptors, available ring, used ring.
-pub(super) struct GuestQueue {
+pub(crate) struct GuestQueue {
     memory: GuestMemory,
-    pub(super) base: u64,
+    pub(crate) base: u64,
     available: u16,
     next: u16,
 }
 
 impl GuestQueue {
-    pub(super) fn new(memory: &GuestMemory, index: u64) -> Self {
+    pub(crate) fn new(memory: &GuestMemory, index: u64) -> Self {
         let base = 0x1_0000 * (index + 1);
         Self { memory: memory.clone(), base, available: 0, next: 0 }
     }
 
-    pub(super) fn rings(&self) -> [u64; 3] {
+    pub(crate) fn rings(&self) -> [u64; 3] {
         [self.base, self.base + 0x1000, self.base + 0x2000]
     }
 
     /// The device's view of it, for tests without a transport.
-    pub(super) fn queue(&self) -> Queue {
+    pub(crate) fn queue(&self) -> Queue {
         let mut queue = Queue::new(256).unwrap();
         let [desc, avail, used] = self.rings().map(|address| u32::try_from(address).ok());
         queue.set_size(SIZE);
@@ -62,7 +62,7 @@ impl GuestQueue {
     }
 
     /// Writes one descriptor as it is told.
-    pub(super) fn describe(&self, at: u16, buffer: Buffer, next: Option<u16>) {
+    pub(crate) fn describe(&self, at: u16, buffer: Buffer, next: Option<u16>) {
         let (address, length, writable) = buffer;
         let flags = next.map_or(0, |_| NEXT) | if writable { WRITE } else { 0 };
         let entry = self.base + u64::from(at) * 16;
@@ -73,7 +73,7 @@ impl GuestQueue {
     }
 
     /// Makes a chain of buffers available; returns its head.
-    pub(super) fn offer(&mut self, buffers: &[Buffer]) -> u16 {
+    pub(crate) fn offer(&mut self, buffers: &[Buffer]) -> u16 {
         let head = self.next;
         for (index, buffer) in buffers.iter().enumerate() {
             let next = (self.next + 1) % SIZE;
@@ -86,20 +86,20 @@ impl GuestQueue {
     }
 
     /// Makes a head available, whatever it is.
-    pub(super) fn offer_head(&mut self, head: u16) {
+    pub(crate) fn offer_head(&mut self, head: u16) {
         let entry = self.base + 0x1004 + u64::from(self.available % SIZE) * 2;
         self.memory.write_obj(head, GuestAddress(entry)).unwrap();
         self.set_available(self.available.wrapping_add(1));
     }
 
     /// Writes the available index, whatever it is.
-    pub(super) fn set_available(&mut self, index: u16) {
+    pub(crate) fn set_available(&mut self, index: u16) {
         self.available = index;
         self.memory.write_obj(index, GuestAddress(self.base + 0x1002)).unwrap();
     }
 
     /// Everything that came back: head and length.
-    pub(super) fn used(&self) -> Vec<(u32, u32)> {
+    pub(crate) fn used(&self) -> Vec<(u32, u32)> {
         let count: u16 = self.memory.read_obj(GuestAddress(self.base + 0x2002)).unwrap();
         let entry = |index: u16| self.base + 0x2004 + u64::from(index % SIZE) * 8;
         let word = |address| self.memory.read_obj::<u32>(GuestAddress(address)).unwrap();
@@ -109,7 +109,7 @@ impl GuestQueue {
 
 /// Messages that a function sent: the vector stands in the data.
 #[derive(Default)]
-pub(super) struct Messages(pub(super) Mutex<Vec<u32>>);
+pub(crate) struct Messages(pub(crate) Mutex<Vec<u32>>);
 
 impl MsiSink for Messages {
     fn send(&self, _: u64, data: u32) {
@@ -126,51 +126,57 @@ impl IoEvents for NoIoEvents {
 }
 
 /// An interrupt that goes nowhere, for tests without a transport.
-pub(super) fn interrupt() -> Arc<Interrupt> {
+pub(crate) fn interrupt() -> Arc<Interrupt> {
     let vectors = Arc::new(Vectors::new(2));
     let msix = Msix::new(vectors.count(), Arc::new(Messages::default()));
     Arc::new(Interrupt::new(Arc::new(msix), vectors))
 }
 
 /// A driver of one function.
-pub(super) struct Driver {
-    pub(super) memory: GuestMemory,
-    pub(super) function: VirtioPci,
-    pub(super) queues: Vec<GuestQueue>,
-    pub(super) messages: Arc<Messages>,
+pub(crate) struct Driver {
+    pub(crate) memory: GuestMemory,
+    pub(crate) function: VirtioPci,
+    pub(crate) queues: Vec<GuestQueue>,
+    pub(crate) messages: Arc<Messages>,
     _worker: Worker,
 }
 
 impl Driver {
-    pub(super) fn new(profile: Profile, backend: Box<dyn Backend>) -> Self {
+    pub(crate) fn new(profile: Profile, backend: Box<dyn Backend>) -> Self {
         let memory = memory();
         let messages = Arc::new(Messages::default());
         let count = profile.queues.len() as u64;
-        let around = Surroundings {
-            memory: &memory,
-            messages: messages.clone(),
-            io_events: Arc::new(NoIoEvents),
-            bar: 0xc000_0000,
-        };
-        let mut worker = Worker::spawn("test", || {}).unwrap();
-        let part = Part { queues: profile.queues.len(), backend, worker: &mut worker };
-        let function = VirtioPci::new("test", profile, vec![part], around).unwrap();
+        let (function, worker) = make(profile, backend, &memory, messages.clone(), 0xc000_0000);
         let queues = (0..count).map(|index| GuestQueue::new(&memory, index)).collect();
         Self { memory, function, queues, messages, _worker: worker }
     }
 
-    pub(super) fn write(&mut self, offset: u32, data: &[u8]) {
+    /// A function without a driver, for a bus.
+    pub(crate) fn function_at(
+        profile: Profile,
+        backend: Box<dyn Backend>,
+        bar: u32,
+    ) -> (VirtioPci, Worker) {
+        make(profile, backend, &memory(), Arc::new(Messages::default()), bar)
+    }
+
+    pub(crate) fn write(&mut self, offset: u32, data: &[u8]) {
         self.function.bar_write(offset, data);
     }
 
-    pub(super) fn status(&mut self) -> u8 {
+    pub(crate) fn status(&mut self) -> u8 {
         let mut status = [0];
         self.function.bar_read(0x14, &mut status);
         status[0]
     }
 
     /// The way of a good driver, up to DRIVER_OK.
-    pub(super) fn start(&mut self, features: u64) {
+    pub(crate) fn start(&mut self, features: u64) {
+        assert!(self.try_start(features));
+    }
+
+    /// The same with features that the device may refuse; tells whether it took them.
+    pub(crate) fn try_start(&mut self, features: u64) -> bool {
         self.function.config_write(4, &[2, 0]);
         // The MSI-X capability stands first, at 0x40; its control word two bytes on.
         self.function.config_write(0x42, &[0, 0x80]);
@@ -187,7 +193,9 @@ impl Driver {
             self.write(0x0c, &((features >> (32 * half)) as u32).to_le_bytes());
         }
         self.write(0x14, &[11]);
-        assert_eq!(self.status(), 11);
+        if self.status() != 11 {
+            return false;
+        }
         let queue_count = self.queues.len() as u16;
         self.write(0x10, &queue_count.to_le_bytes());
         for index in 0..queue_count {
@@ -203,22 +211,23 @@ impl Driver {
             self.write(0x1c, &[1, 0]);
         }
         self.write(0x14, &[15]);
+        true
     }
 
     /// Resets the device and forgets the queues.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.write(0x14, &[0]);
         self.memory.write_slice(&vec![0; 0x10_0000], GuestAddress(0)).unwrap();
         let count = self.queues.len() as u64;
         self.queues = (0..count).map(|index| GuestQueue::new(&self.memory, index)).collect();
     }
 
-    pub(super) fn kick(&mut self, queue: u32) {
+    pub(crate) fn kick(&mut self, queue: u32) {
         self.write(0x3000 + queue * 4, &(queue as u16).to_le_bytes());
     }
 
     /// Offers a chain, kicks, and waits for it to come back; tells how many bytes were written.
-    pub(super) fn request(&mut self, buffers: &[Buffer]) -> u32 {
+    pub(crate) fn request(&mut self, buffers: &[Buffer]) -> u32 {
         let before = self.queues[0].used().len();
         let head = self.queues[0].offer(buffers);
         self.kick(0);
@@ -229,11 +238,25 @@ impl Driver {
     }
 
     /// Waits until something is true; fails after five seconds.
-    pub(super) fn wait(&mut self, mut right: impl FnMut(&mut Self) -> bool) {
+    pub(crate) fn wait(&mut self, mut right: impl FnMut(&mut Self) -> bool) {
         let start = Instant::now();
         while !right(self) {
             assert!(start.elapsed() < Duration::from_secs(5), "it never came");
             std::thread::yield_now();
         }
     }
+}
+
+fn make(
+    profile: Profile,
+    backend: Box<dyn Backend>,
+    memory: &GuestMemory,
+    messages: Arc<Messages>,
+    bar: u32,
+) -> (VirtioPci, Worker) {
+    let around = Surroundings { memory, messages, io_events: Arc::new(NoIoEvents), bar };
+    let mut worker = Worker::spawn("test", || {}).unwrap();
+    let part = Part { queues: profile.queues.len(), backend, worker: &mut worker };
+    let function = VirtioPci::new("test", profile, vec![part], around).unwrap();
+    (function, worker)
 }

@@ -18,8 +18,10 @@ pub mod blk;
 mod chain;
 mod config_space;
 mod counters;
-#[cfg(test)]
-mod driver;
+// Fuzz targets need a part of it.
+#[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(not(test), allow(dead_code))]
+pub(crate) mod driver;
 mod interrupt;
 pub mod net;
 mod queue;
