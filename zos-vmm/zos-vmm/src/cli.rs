@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use zos_vmm::jail::Seccomp;
 use zos_vmm::resources::Passed;
-use zos_vmm_spec::{Bytes, Disk, IoEngine, Mac, Net, Source, Spec};
+use zos_vmm_spec::{Balloon, Bytes, Disk, IoEngine, Mac, Net, Source, Spec};
 
 /// Longest spec that is read, in bytes.
 const LONGEST_SPEC: u64 = 1 << 20;
@@ -57,6 +57,9 @@ pub(crate) struct Cli {
     /// A network interface: tap=NAME[,mac=ADDRESS]. May be given again.
     #[arg(long, value_name = "KEYS", requires = "kernel")]
     net: Vec<NetArgument>,
+    /// A balloon: size=SIZE[,deflate_on_oom=on][,free_page_reporting=on].
+    #[arg(long, value_name = "KEYS", requires = "kernel")]
+    balloon: Option<BalloonArgument>,
     /// No random number device.
     #[arg(long, requires = "kernel")]
     no_rng: bool,
@@ -86,6 +89,9 @@ struct NetArgument {
     tap: String,
     mac: Option<Mac>,
 }
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct BalloonArgument(Balloon);
 
 impl Cli {
     /// Whether the threads enter filters.
@@ -147,7 +153,7 @@ impl Cli {
             serial: None,
             console: None,
             vsock: None,
-            balloon: None,
+            balloon: self.balloon.map(|balloon| balloon.0),
             shares: Vec::new(),
             io: IoEngine::Auto,
             twin_rates: None,
@@ -207,6 +213,28 @@ impl FromStr for NetArgument {
     }
 }
 
+impl FromStr for BalloonArgument {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut balloon = Balloon::default();
+        for (key, value) in keys(text)? {
+            match (key, value) {
+                ("size", _) => balloon.size = value.parse()?,
+                ("deflate_on_oom", "on" | "true") => balloon.deflate_on_oom = true,
+                ("deflate_on_oom", "off" | "false") => balloon.deflate_on_oom = false,
+                ("free_page_reporting", "on" | "true") => balloon.free_page_reporting = true,
+                ("free_page_reporting", "off" | "false") => balloon.free_page_reporting = false,
+                _ => bail!(
+                    "`{key}={value}`: a balloon has size=SIZE, deflate_on_oom=on|off, \
+                     free_page_reporting=on|off"
+                ),
+            }
+        }
+        Ok(Self(balloon))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,11 +259,16 @@ mod tests {
             "path=a.img,readonly=on",
             "--net",
             "tap=t0,mac=52:54:00:00:00:01",
+            "--balloon",
+            "size=32MiB,free_page_reporting=on",
         ])
         .unwrap();
         let spec = cli.spec(&mut Passed::default()).unwrap();
         spec.validate().unwrap();
         assert_eq!((spec.cpus, spec.memory), (2, Bytes(128 << 20)));
+        let balloon =
+            Balloon { size: Bytes(32 << 20), deflate_on_oom: false, free_page_reporting: true };
+        assert_eq!(spec.balloon, Some(balloon));
         assert!(spec.disks[0].readonly && spec.rng);
         assert_eq!(spec.nets[0].source, Source::Tap("t0".into()));
     }
@@ -249,6 +282,7 @@ mod tests {
             &["--kernel", "k", "--disk", "path=a,format=qcow2"],
             &["--kernel", "k", "--net", "mac=52:54:00:00:00:01"],
             &["--kernel", "k", "--net", "tap=a,mac=zz"],
+            &["--kernel", "k", "--balloon", "size=1MiB,statistics=on"],
             &["--kernel", "k", "--memory", "lots"],
         ] {
             let all = std::iter::once(&"zos-vmm").chain(arguments);

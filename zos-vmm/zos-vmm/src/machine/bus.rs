@@ -6,6 +6,7 @@ use crate::hypervisor::Wires;
 use crate::jail::{Kind, Seccomp};
 use crate::memory::GuestMemory;
 use crate::pci::PciBus;
+use crate::virtio::balloon::BalloonHandle;
 use crate::virtio::{self, Backend, Counters, Part, Profile, Surroundings, VirtioPci, Worker};
 use kvm_ioctls::VmFd;
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ pub(super) struct Built {
     pub(super) pci: PciBus,
     pub(super) workers: Vec<Worker>,
     pub(super) counters: BTreeMap<String, Counters>,
+    pub(super) balloon: Option<BalloonHandle>,
 }
 
 /// The devices that are there so far.
@@ -35,7 +37,7 @@ impl<'a> Builder<'a> {
         seccomp: Seccomp,
     ) -> Result<Self, BuildError> {
         let pci = PciBus::new(virtio::BAR_BYTES);
-        let built = Built { pci, workers: Vec::new(), counters: BTreeMap::new() };
+        let built = Built { pci, workers: Vec::new(), counters: BTreeMap::new(), balloon: None };
         let shared = Worker::spawn("devices", move || seccomp.enter(Kind::Shared))?;
         Ok(Self { built, memory, wires: Arc::new(Wires(vm.clone())), seccomp, shared })
     }
@@ -73,6 +75,11 @@ impl<'a> Builder<'a> {
         let function = VirtioPci::new(name, profile, parts.collect(), around)?;
         self.built.workers.append(&mut workers);
         self.add(function)
+    }
+
+    /// The balloon was added: others reach it by this.
+    pub(super) fn balloon(&mut self, handle: BalloonHandle) {
+        self.built.balloon = Some(handle);
     }
 
     pub(super) fn finish(mut self) -> Built {

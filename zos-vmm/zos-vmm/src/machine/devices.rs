@@ -5,6 +5,7 @@ use super::bus::{Builder, Built};
 use crate::jail::{Kind, Seccomp};
 use crate::memory::GuestMemory;
 use crate::resources::DeviceEnds;
+use crate::virtio::balloon::{Balloon, Options};
 use crate::virtio::{blk::Blk, net::Net, rng::Rng};
 use kvm_ioctls::VmFd;
 use std::io;
@@ -35,6 +36,16 @@ pub(super) fn build(
     if spec.rng {
         let rng = Rng::default();
         builder.small("rng", rng.profile(), Box::new(rng))?;
+    }
+    if let Some(balloon) = spec.balloon {
+        let options = Options {
+            target: balloon.size.0,
+            deflate_on_oom: balloon.deflate_on_oom,
+            reporting: balloon.free_page_reporting,
+        };
+        let balloon = Balloon::new(options, spec.memory.0).map_err(failed("make the balloon"))?;
+        builder.balloon(balloon.handle());
+        builder.small("balloon", balloon.profile(), Box::new(balloon))?;
     }
     Ok(builder.finish())
 }

@@ -16,6 +16,7 @@ use crate::memory::{self, GuestMemory, MemoryError, PositionedFile};
 use crate::resources::Resources;
 use crate::stats::Stats;
 use crate::vcpu::{self, Devices};
+use crate::virtio::balloon::BalloonHandle;
 use crate::virtio::{self, Counters, Worker};
 use bus::Built;
 use kvm_ioctls::{VcpuFd, VmFd};
@@ -32,6 +33,7 @@ pub struct Machine {
     memory: GuestMemory,
     workers: Vec<Worker>,
     counters: BTreeMap<String, Counters>,
+    balloon: Option<BalloonHandle>,
 }
 
 /// A VM that runs.
@@ -40,6 +42,7 @@ pub struct Running {
     devices: Devices,
     workers: Vec<Worker>,
     counters: BTreeMap<String, Counters>,
+    balloon: Option<BalloonHandle>,
 }
 
 /// Why a VM can't be built.
@@ -108,12 +111,13 @@ impl Machine {
             initramfs.map(|file| positioned(file, "read the initramfs' size")).transpose()?;
         let entry = boot::load(&memory, kernel, initramfs, &spec.cmdline, spec.cpus)?;
 
-        let Built { pci, workers, counters } = devices::build(spec, ends, &vm, &memory, seccomp)?;
+        let Built { pci, workers, counters, balloon } =
+            devices::build(spec, ends, &vm, &memory, seccomp)?;
         let platform = Platform::new(&vm, serial, lifecycle.clone(), stats.clone());
         let platform = Arc::new(platform.map_err(failed("connect the platform's devices"))?);
         let vcpus = create_vcpus(&kvm, &vm, spec.cpus, entry)?;
         let devices = Devices { platform, pci: Arc::new(pci), lifecycle, stats };
-        Ok(Self { vcpus, devices, memory, workers, counters })
+        Ok(Self { vcpus, devices, memory, workers, counters, balloon })
     }
 
     /// Sets the vCPUs going.
@@ -121,7 +125,7 @@ impl Machine {
     /// # Errors
     /// No thread left.
     pub fn start(self, seccomp: Seccomp) -> Result<Running, BuildError> {
-        let Self { vcpus, devices, memory, workers, counters } = self;
+        let Self { vcpus, devices, memory, workers, counters, balloon } = self;
         for (index, vcpu) in (0..).zip(vcpus) {
             let devices = devices.clone();
             // KVM maps it: it lives as long as the last vCPU runs.
@@ -136,7 +140,7 @@ impl Machine {
                 })
                 .map_err(|source| BuildError::Io { what: "start a vCPU's thread", source })?;
         }
-        Ok(Running { devices, workers, counters })
+        Ok(Running { devices, workers, counters, balloon })
     }
 }
 
@@ -150,6 +154,12 @@ impl Running {
     #[must_use]
     pub fn counters(&self) -> &BTreeMap<String, Counters> {
         &self.counters
+    }
+
+    /// The balloon, if there is one: its size may change, and it may be asked for numbers.
+    #[must_use]
+    pub fn balloon(&self) -> Option<&BalloonHandle> {
+        self.balloon.as_ref()
     }
 
     /// Brings the devices to rest until they are to go on: no thread of theirs touches the guest's

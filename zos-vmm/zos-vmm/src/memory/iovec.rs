@@ -129,6 +129,31 @@ impl IoVecs {
         }
     }
 
+    /// Gives the host's pages that lie wholly in the first piece back to the host, at most `most`
+    /// bytes, and drops what was looked at. They read as zeros afterwards. Tells how many bytes
+    /// went back.
+    pub fn discard(&mut self, most: usize) -> usize {
+        let Some(first) = self.pieces.first() else { return 0 };
+        let (base, page) = (first.iov_base.cast::<u8>(), page_size());
+        let start = base.addr();
+        let whole = first.iov_len;
+        // A cut lies between two pages, so that none is lost there.
+        let end = start + whole.min((start + most.max(page)) / page * page - start);
+        let (from, to) = (start.next_multiple_of(page), end / page * page);
+        let count = to.saturating_sub(from);
+        self.advance(end - start);
+        if count == 0 {
+            return 0;
+        }
+        let target = base.wrapping_add(from - start).cast();
+        // SAFETY: the range is inside the piece, which is mapped for its length (see `push`); the
+        // mapping stays, and whoever has it takes its content for raw bytes that change any time.
+        match unsafe { rustix::mm::madvise(target, count, rustix::mm::Advice::LinuxRemove) } {
+            Ok(()) => count,
+            Err(_) => 0,
+        }
+    }
+
     /// Copies bytes out of the front and drops them; tells how many there were.
     pub fn take(&mut self, target: &mut [u8]) -> usize {
         let mut done = 0;
@@ -252,6 +277,12 @@ impl IoVecs {
     fn count(&self) -> i32 {
         i32::try_from(self.pieces.len()).unwrap_or(0)
     }
+}
+
+/// Bytes of the host's pages. No system call: a thread in its filter may ask.
+fn page_size() -> usize {
+    // SAFETY: reads a number that the C library got at the start.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(64 << 10)
 }
 
 fn result(returned: isize) -> io::Result<usize> {

@@ -24,6 +24,16 @@ struct Inner {
     length: usize,
     writable: Range<usize>,
     interrupt: OnceLock<Arc<Interrupt>>,
+    heard: OnceLock<Heard>,
+}
+
+/// What is called with all bytes when a driver has written some.
+struct Heard(Box<dyn Fn(&[u8]) + Send + Sync>);
+
+impl std::fmt::Debug for Heard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Heard")
+    }
 }
 
 #[derive(Debug)]
@@ -44,7 +54,14 @@ impl ConfigSpace {
     pub fn writable(bytes: Vec<u8>, writable: Range<usize>) -> Self {
         let length = bytes.len();
         let state = Mutex::new(State { bytes, generation: 0 });
-        Self(Arc::new(Inner { state, length, writable, interrupt: OnceLock::new() }))
+        let (interrupt, heard) = (OnceLock::new(), OnceLock::new());
+        Self(Arc::new(Inner { state, length, writable, interrupt, heard }))
+    }
+
+    /// What is to be called with all bytes when a driver has written some, in the vCPU's thread; the
+    /// first one counts.
+    pub fn when_written(&self, heard: impl Fn(&[u8]) + Send + Sync + 'static) {
+        let _ = self.0.heard.set(Heard(Box::new(heard)));
     }
 
     /// Its length in bytes.
@@ -73,7 +90,11 @@ impl ConfigSpace {
         if data.is_empty() || offset < start || last > end {
             return false;
         }
-        self.lock().bytes[offset..last].copy_from_slice(data);
+        let mut state = self.lock();
+        state.bytes[offset..last].copy_from_slice(data);
+        if let Some(Heard(heard)) = self.0.heard.get() {
+            heard(&state.bytes);
+        }
         true
     }
 

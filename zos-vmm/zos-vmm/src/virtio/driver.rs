@@ -98,6 +98,11 @@ impl GuestQueue {
         self.memory.write_obj(index, GuestAddress(self.base + 0x1002)).unwrap();
     }
 
+    /// How much came back.
+    pub(crate) fn used_count(&self) -> u16 {
+        self.memory.read_obj(GuestAddress(self.base + 0x2002)).unwrap()
+    }
+
     /// Everything that came back: head and length.
     pub(crate) fn used(&self) -> Vec<(u32, u32)> {
         let count: u16 = self.memory.read_obj(GuestAddress(self.base + 0x2002)).unwrap();
@@ -170,6 +175,11 @@ impl Driver {
         status[0]
     }
 
+    /// Reads the BAR.
+    pub(crate) fn function_read(&mut self, offset: u32, data: &mut [u8]) {
+        self.function.bar_read(offset, data);
+    }
+
     /// The way of a good driver, up to DRIVER_OK.
     pub(crate) fn start(&mut self, features: u64) {
         assert!(self.try_start(features));
@@ -177,6 +187,12 @@ impl Driver {
 
     /// The same with features that the device may refuse; tells whether it took them.
     pub(crate) fn try_start(&mut self, features: u64) -> bool {
+        let queues: Vec<u16> = (0..self.queues.len() as u16).collect();
+        self.start_with(features, &queues)
+    }
+
+    /// The same with some of the queues only.
+    pub(crate) fn start_with(&mut self, features: u64, queues: &[u16]) -> bool {
         self.function.config_write(4, &[2, 0]);
         // The MSI-X capability stands first, at 0x40; its control word two bytes on.
         self.function.config_write(0x42, &[0, 0x80]);
@@ -198,7 +214,7 @@ impl Driver {
         }
         let queue_count = self.queues.len() as u16;
         self.write(0x10, &queue_count.to_le_bytes());
-        for index in 0..queue_count {
+        for index in queues.iter().copied() {
             self.write(0x16, &index.to_le_bytes());
             self.write(0x18, &SIZE.to_le_bytes());
             self.write(0x1a, &index.to_le_bytes());
@@ -228,11 +244,16 @@ impl Driver {
 
     /// Offers a chain, kicks, and waits for it to come back; tells how many bytes were written.
     pub(crate) fn request(&mut self, buffers: &[Buffer]) -> u32 {
-        let before = self.queues[0].used().len();
-        let head = self.queues[0].offer(buffers);
-        self.kick(0);
-        self.wait(|driver| driver.queues[0].used().len() > before);
-        let (back, length) = self.queues[0].used()[before];
+        self.request_on(0, buffers)
+    }
+
+    /// The same on any queue.
+    pub(crate) fn request_on(&mut self, queue: usize, buffers: &[Buffer]) -> u32 {
+        let before = self.queues[queue].used().len();
+        let head = self.queues[queue].offer(buffers);
+        self.kick(queue as u32);
+        self.wait(|driver| driver.queues[queue].used().len() > before);
+        let (back, length) = self.queues[queue].used()[before];
         assert_eq!(back, u32::from(head));
         length
     }

@@ -14,6 +14,7 @@
 //! A queue is moved into the worker on activation: no register that a guest writes later can
 //! reach it.
 
+pub mod balloon;
 pub mod blk;
 mod chain;
 mod config_space;
