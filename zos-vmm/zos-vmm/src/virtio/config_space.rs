@@ -27,8 +27,10 @@ struct Inner {
     heard: OnceLock<Heard>,
 }
 
+type Listener = dyn Fn(&[u8]) + Send + Sync;
+
 /// What is called with all bytes when a driver has written some.
-struct Heard(Box<dyn Fn(&[u8]) + Send + Sync>);
+struct Heard(Box<Listener>);
 
 impl std::fmt::Debug for Heard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
