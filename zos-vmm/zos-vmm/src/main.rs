@@ -47,7 +47,8 @@ fn run(start: Instant, cli: &Cli) -> Result<Ending> {
     seccomp.enter(Kind::Main);
 
     let ending = wait(&lifecycle, &signals, &running);
-    running.quiesce();
+    // One that is held up in a device ends with the process.
+    let _ = running.stop();
     let report = stats.report(ending.word());
     let mut text = if cli.json {
         serde_json::to_string(&report)? + "\n"

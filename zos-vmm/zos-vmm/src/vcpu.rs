@@ -1,18 +1,22 @@
-//! A vCPU's thread: into the guest, out again, who answers?
+//! A vCPU of KVM: into the guest, out again, who answers?
 //!
 //! ```text
 //!  KVM_RUN ─▶ port       ─▶ Platform
 //!          ─▶ MMIO       ─▶ PciBus (ECAM, BARs)
-//!          ─▶ shutdown   ─▶ Lifecycle: reboot (a triple fault)
-//!          ─▶ error      ─▶ Lifecycle: failed, with words
+//!          ─▶ shutdown   ─▶ the end: reboot (a triple fault)
+//!          ─▶ error      ─▶ the end: failed, with words
 //! ```
+#![allow(unsafe_code)]
 
 use crate::arch::{Platform, layout};
 use crate::lifecycle::{Ending, Lifecycle};
+use crate::machine::{Bell, Cpu};
+use crate::memory::GuestMemory;
 use crate::pci::PciBus;
 use crate::stats::{Exit, Stats};
 use kvm_ioctls::{VcpuExit, VcpuFd};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a vCPU's exits are answered by.
 #[derive(Clone, Debug)]
@@ -27,21 +31,91 @@ pub struct Devices {
     pub stats: Arc<Stats>,
 }
 
-/// Runs a vCPU until the VM ends.
-pub fn run(index: u16, mut vcpu: VcpuFd, devices: &Devices) {
-    devices.stats.first_run();
-    while devices.lifecycle.ending().is_none() {
-        let exit = match vcpu.run() {
+/// A vCPU with what answers it.
+#[derive(Debug)]
+pub struct KvmCpu {
+    index: u16,
+    bell: Arc<ImmediateExit>,
+    // Before the memory: KVM maps it for as long as the vCPU is there.
+    vcpu: VcpuFd,
+    devices: Devices,
+    _memory: GuestMemory,
+}
+
+/// The byte of the page shared with KVM that sends the vCPU back at once; none when it is gone.
+#[derive(Debug)]
+pub(crate) struct ImmediateExit(Mutex<Option<Address>>);
+
+#[derive(Debug)]
+struct Address(*const AtomicU8);
+
+// SAFETY: the byte lies in a mapping of the process, not of a thread, and is accessed atomically.
+unsafe impl Send for Address {}
+
+impl KvmCpu {
+    /// Puts it together.
+    #[must_use]
+    pub fn new(index: u16, mut vcpu: VcpuFd, devices: Devices, memory: GuestMemory) -> Self {
+        let bell = Arc::new(ImmediateExit::of(&mut vcpu));
+        Self { index, bell, vcpu, devices, _memory: memory }
+    }
+}
+
+impl Cpu for KvmCpu {
+    fn run(&mut self) -> Result<Exit, Ending> {
+        let Self { index, vcpu, devices, .. } = self;
+        devices.stats.first_run();
+        match vcpu.run() {
             Ok(exit) => handle(exit, devices),
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => Ok(Exit::Other),
             Err(error) => Err(Ending::Failed(format!(
                 "vCPU {index}: KVM_RUN failed: {error}{}",
                 advice(error.errno())
             ))),
-        };
-        match exit {
-            Ok(exit) => devices.stats.count(exit),
-            Err(ending) => devices.lifecycle.end(ending),
+        }
+    }
+
+    /// Tells the guest that it stood still, so that its watchdog bears with it.
+    fn goes_on(&mut self) {
+        // A guest that doesn't use KVM's clock has nothing to be told.
+        #[cfg(target_arch = "x86_64")]
+        let _ = self.vcpu.kvmclock_ctrl();
+    }
+
+    fn bell(&mut self) -> Arc<dyn Bell> {
+        self.bell.clone()
+    }
+}
+
+impl Drop for KvmCpu {
+    fn drop(&mut self) {
+        self.bell.forget();
+    }
+}
+
+impl ImmediateExit {
+    /// This vCPU's; it has to be forgotten before the vCPU goes.
+    pub(crate) fn of(vcpu: &mut VcpuFd) -> Self {
+        let byte = &raw mut vcpu.get_kvm_run().immediate_exit;
+        Self(Mutex::new(Some(Address(byte.cast()))))
+    }
+
+    /// The page goes with the vCPU: from here on the bell reaches nothing.
+    pub(crate) fn forget(&self) {
+        self.lock().take();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Address>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Bell for ImmediateExit {
+    fn set(&self, on: bool) {
+        if let Some(Address(byte)) = &*self.lock() {
+            // SAFETY: the vCPU's page is mapped: its owner's `drop` takes the address away first, under this
+            // lock. KVM only reads the byte, and we write it nowhere else.
+            unsafe { &**byte }.store(on.into(), Ordering::SeqCst);
         }
     }
 }

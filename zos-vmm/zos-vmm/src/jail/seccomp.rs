@@ -1,5 +1,6 @@
 //! The system calls of each kind of thread: what isn't listed ends the process.
 
+use crate::machine::vcpu_signal;
 use seccompiler::{
     BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
     SeccompFilter, SeccompRule, apply_filter,
@@ -9,7 +10,7 @@ use std::collections::BTreeMap;
 /// Kinds of threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Signals and the end.
+    /// Signals, calls for vCPUs and the end.
     Main,
     /// Runs guest code.
     Vcpu,
@@ -34,6 +35,7 @@ pub enum Seccomp {
 const KVM_RUN: u64 = 0xae80;
 const KVM_IOEVENTFD: u64 = 0x4040_ae79;
 const KVM_SIGNAL_MSI: u64 = 0x4020_aea5;
+const KVM_KVMCLOCK_CTRL: u64 = 0xaead;
 const TUNSETOFFLOAD: u64 = 0x4004_54d0;
 const PROT_EXEC: u64 = 4;
 const F_GETFD: u64 = 1;
@@ -79,7 +81,7 @@ impl Kind {
     fn requests(self) -> &'static [u64] {
         match self {
             Kind::Main => &[],
-            Kind::Vcpu => &[KVM_RUN, KVM_IOEVENTFD, KVM_SIGNAL_MSI],
+            Kind::Vcpu => &[KVM_RUN, KVM_IOEVENTFD, KVM_SIGNAL_MSI, KVM_KVMCLOCK_CTRL],
             Kind::Blk | Kind::Shared => &[KVM_SIGNAL_MSI],
             Kind::Net => &[KVM_SIGNAL_MSI, TUNSETOFFLOAD],
         }
@@ -104,6 +106,15 @@ impl Kind {
         if !requests.is_empty() {
             rules.insert(libc::SYS_ioctl, requests);
         }
+        if self == Kind::Main {
+            // Calls vCPUs out of the guest, and reaches nobody else.
+            let own = u64::from(std::process::id());
+            let signal = u64::try_from(vcpu_signal()).unwrap_or(0);
+            let to_us = equals(0, own)?;
+            let that = equals(2, signal)?;
+            let rule = SeccompRule::new(vec![to_us, that]).map_err(Error::Backend)?;
+            rules.insert(libc::SYS_tgkill, vec![rule]);
+        }
         let arch = std::env::consts::ARCH.try_into().map_err(Error::Backend)?;
         let filter =
             SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, arch);
@@ -123,6 +134,11 @@ impl Seccomp {
             std::process::exit(1);
         }
     }
+}
+
+fn equals(argument: u8, value: u64) -> Result<SeccompCondition, Error> {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
+        .map_err(Error::Backend)
 }
 
 fn when(

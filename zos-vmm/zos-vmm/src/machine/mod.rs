@@ -3,9 +3,14 @@
 //! ```text
 //!  build: KVM ─▶ memory ─▶ kernel ─▶ devices on the bus ─▶ vCPUs, ready     (no guest code yet)
 //!  start: a thread for each vCPU, each in its filter
+//!
+//!  Running:  runs ── pause: vCPUs out of the guest, then devices at rest ──▶ rests
+//!                 ◀── resume: devices first, then vCPUs ──────────────────
+//!            stop: vCPUs leave, devices come to rest; drop: threads and memory are gone
 //! ```
 
 mod bus;
+mod cpus;
 mod devices;
 
 use crate::arch::{self, Platform, boot, layout, vcpu as arch_vcpu};
@@ -15,10 +20,12 @@ use crate::lifecycle::Lifecycle;
 use crate::memory::{self, GuestMemory, MemoryError, PositionedFile};
 use crate::resources::Resources;
 use crate::stats::Stats;
-use crate::vcpu::{self, Devices};
+use crate::vcpu::{Devices, KvmCpu};
 use crate::virtio::balloon::BalloonHandle;
 use crate::virtio::{self, Counters, Worker};
 use bus::Built;
+pub(crate) use cpus::signal as vcpu_signal;
+pub use cpus::{Bell, Cpu, Cpus, RestError};
 use kvm_ioctls::{VcpuFd, VmFd};
 use std::collections::BTreeMap;
 use std::io;
@@ -39,6 +46,7 @@ pub struct Machine {
 /// A VM that runs.
 #[derive(Debug)]
 pub struct Running {
+    cpus: Cpus,
     devices: Devices,
     workers: Vec<Worker>,
     counters: BTreeMap<String, Counters>,
@@ -126,21 +134,13 @@ impl Machine {
     /// No thread left.
     pub fn start(self, seccomp: Seccomp) -> Result<Running, BuildError> {
         let Self { vcpus, devices, memory, workers, counters, balloon } = self;
-        for (index, vcpu) in (0..).zip(vcpus) {
-            let devices = devices.clone();
-            // KVM maps it: it lives as long as the last vCPU runs.
-            let memory = memory.clone();
-            std::thread::Builder::new()
-                .name(format!("vcpu-{index}"))
-                .stack_size(128 << 10)
-                .spawn(move || {
-                    seccomp.enter(Kind::Vcpu);
-                    vcpu::run(index, vcpu, &devices);
-                    drop(memory);
-                })
-                .map_err(|source| BuildError::Io { what: "start a vCPU's thread", source })?;
-        }
-        Ok(Running { devices, workers, counters, balloon })
+        let cpus = (0..).zip(vcpus).map(|(index, vcpu)| -> Box<dyn Cpu> {
+            Box::new(KvmCpu::new(index, vcpu, devices.clone(), memory.clone()))
+        });
+        let enter = move || seccomp.enter(Kind::Vcpu);
+        let cpus = Cpus::start(cpus.collect(), &devices.lifecycle, &devices.stats, enter)
+            .map_err(|source| BuildError::Io { what: "start a vCPU's thread", source })?;
+        Ok(Running { cpus, devices, workers, counters, balloon })
     }
 }
 
@@ -173,9 +173,37 @@ impl Running {
         self.workers.iter().for_each(Worker::resume);
     }
 
-    /// Brings the devices to rest, so that no request is cut in half by our end.
-    pub fn quiesce(&self) {
+    /// Brings all of it to rest, where it is: no guest code runs, and nothing touches its memory.
+    ///
+    /// # Errors
+    /// It goes on: a vCPU is held up, or the VM ends.
+    pub fn pause(&self) -> Result<(), RestError> {
+        self.cpus.pause()?;
+        self.pause_devices();
+        Ok(())
+    }
+
+    /// Goes on after a pause.
+    pub fn resume(&self) {
+        self.resume_devices();
+        self.cpus.resume();
+    }
+
+    /// Ends it: the vCPUs leave for good, and the devices come to rest, so that no request is cut in
+    /// half.
+    ///
+    /// # Errors
+    /// A vCPU is held up in a device, which is at rest all the same.
+    pub fn stop(&self) -> Result<(), RestError> {
+        let left = self.cpus.stop();
         self.devices.pci.quiesce();
+        left
+    }
+
+    /// How it ended, once it did, and what wakes whoever waits for that.
+    #[must_use]
+    pub fn lifecycle(&self) -> &Lifecycle {
+        &self.devices.lifecycle
     }
 }
 
