@@ -300,6 +300,13 @@ impl Child {
         Some((step, io::Error::from_raw_os_error(errno)))
     }
 
+    /// Makes it a likelier victim, or a less likely one, when the machine has no memory left: -1000 to 1000.
+    /// Only before it is reaped, since its number is another's then.
+    pub fn adjust_oom_score(&self, by: i32) -> Result<()> {
+        let path = format!("/proc/{}/oom_score_adj", self.pid);
+        std::fs::write(&path, by.to_string()).during("write", path)
+    }
+
     /// Sends a signal to it, and never to another process that got its number later.
     pub fn signal(&self, signal: i32) -> Result<()> {
         // SAFETY: pidfd_send_signal(pidfd, signal, no siginfo, no flags) touches no memory of ours.

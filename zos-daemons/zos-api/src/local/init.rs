@@ -317,8 +317,12 @@ pub struct Limits {
     pub memory: Option<u64>,
     /// Weight of CPU time, 1 to 10,000; 100 is the kernel's default.
     pub cpu_weight: Option<u64>,
+    /// Percent of one CPU: 150 is one and a half.
+    pub cpu_quota: Option<u64>,
     /// Processes and threads.
     pub pids: Option<u64>,
+    /// Bytes of the longest file that it may write; a file of memory is one.
+    pub file_size: Option<u64>,
 }
 
 /// What comes after an ordered stop.

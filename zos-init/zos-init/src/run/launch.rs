@@ -140,7 +140,7 @@ impl Node {
             user,
             group: user,
             capabilities: Capabilities::NONE,
-            limits: template.limits.clone(),
+            limits: transient.limits.as_rlimits(&template.limits),
             namespaces: template.namespaces.clone(),
             root,
             dir: None,
@@ -148,6 +148,10 @@ impl Node {
         }
         .start()?;
         self.share_cores(&transient.twin, child.pid);
+        // It runs without, too.
+        if let Err(error) = child.adjust_oom_score(template.oom_score) {
+            log::line(Level::Warning, &error.line());
+        }
         let pid = child.pid;
         self.live.insert(id, Live { child, ready: None, pings: false, oom_kills_before });
         Ok(pid)

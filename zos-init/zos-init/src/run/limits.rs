@@ -2,10 +2,14 @@
 
 use zos_host::cgroup::Cgroup;
 use zos_host::kmsg::Level;
+use zos_host::process::Resource;
 
 use super::request::Limits;
 use crate::log;
 use crate::unit::Resources;
+
+/// More CPUs than a machine has; past it the kernel refuses the number.
+const MOST_PERCENT: u64 = 100 * 8192;
 
 impl Limits {
     /// What a transient unit's starter asked for.
@@ -13,10 +17,24 @@ impl Limits {
         Resources {
             memory_max: self.memory,
             cpu_weight: self.cpu_weight.map(|weight| weight.clamp(1, 10_000)),
+            // The kernel's least is 1 ms in a tenth of a second.
+            cpu_max: self.cpu_quota.map(|percent| percent.clamp(1, MOST_PERCENT)),
             pids_max: self.pids,
             // Half a VM is none.
             ..Resources::default()
         }
+    }
+
+    /// What it asked for of setrlimit(2), beside what its template says; the lower counts.
+    pub(super) fn as_rlimits(&self, template: &[(Resource, u64)]) -> Vec<(Resource, u64)> {
+        let mut limits = template.to_vec();
+        if let Some(most) = self.file_size {
+            match limits.iter_mut().find(|(resource, _)| *resource == Resource::FileSize) {
+                Some((_, limit)) => *limit = most.min(*limit),
+                None => limits.push((Resource::FileSize, most)),
+            }
+        }
+        limits
     }
 }
 
@@ -58,6 +76,24 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn what_a_starter_asks_for() {
+        let limits = |quota| Limits { cpu_quota: quota, ..Limits::default() }.as_cgroup().cpu_max;
+        assert_eq!(limits(None), None);
+        assert_eq!(limits(Some(0)), Some(1));
+        assert_eq!(limits(Some(250)), Some(250));
+        assert_eq!(limits(Some(u64::MAX)), Some(MOST_PERCENT));
+        let check = |asked, template: &[(Resource, u64)], expect: &[(Resource, u64)]| {
+            let limits = Limits { file_size: asked, ..Limits::default() };
+            assert_eq!(limits.as_rlimits(template), expect);
+        };
+        use Resource::{Core, FileSize};
+        check(None, &[(Core, 0)], &[(Core, 0)]);
+        check(Some(7), &[(Core, 0)], &[(Core, 0), (FileSize, 7)]);
+        check(Some(7), &[(FileSize, 5)], &[(FileSize, 5)]);
+        check(Some(7), &[(FileSize, 9)], &[(FileSize, 7)]);
+    }
 
     #[test]
     fn files_get_what_is_given_and_the_kernels_own_else() {

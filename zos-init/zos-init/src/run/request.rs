@@ -40,8 +40,12 @@ pub(crate) struct Limits {
     pub(crate) memory: Option<u64>,
     /// 1 to 10,000.
     pub(crate) cpu_weight: Option<u64>,
+    /// Percent of one CPU.
+    pub(crate) cpu_quota: Option<u64>,
     /// Processes and threads.
     pub(crate) pids: Option<u64>,
+    /// Bytes of the longest file that it may write, memory files included.
+    pub(crate) file_size: Option<u64>,
 }
 
 /// Why a request is not done.

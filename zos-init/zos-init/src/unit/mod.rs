@@ -81,6 +81,8 @@ pub(crate) struct Template {
     pub(crate) slots: u32,
     /// setrlimit's limits.
     pub(crate) limits: Vec<(Resource, u64)>,
+    /// How much likelier than others it is to be killed when the machine has no memory left.
+    pub(crate) oom_score: i32,
     /// Signal that asks it to stop.
     pub(crate) stop_signal: i32,
     /// Milliseconds that it has for that when the node goes down.

@@ -42,6 +42,7 @@ pub(super) fn parse(file: &str, name: &str, text: &str) -> Result<Template, Vec<
             }
         }
     }
+    let oom_score = form.number_in("oom-score", 0..=1000).unwrap_or(0);
     let stop_signal = rules::signal(&mut form, "stop-signal");
     let stop_timeout = form.millis("stop-timeout").unwrap_or(20_000);
     let problems = form.close();
@@ -57,6 +58,7 @@ pub(super) fn parse(file: &str, name: &str, text: &str) -> Result<Template, Vec<
         first_user,
         slots,
         limits,
+        oom_score: i32::try_from(oom_score).unwrap_or(1000),
         stop_signal,
         stop_timeout,
     })

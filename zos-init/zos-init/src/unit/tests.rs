@@ -261,6 +261,17 @@ fn templates() {
     assert!(
         bad(&text.replace("\"mount\"", "\"mount\", \"user\"")).contains("unknown namespace user")
     );
+    assert_eq!(template.oom_score, 0);
+    assert!(bad(&format!("oom-score = 1001\n{text}")).starts_with("vm.toml:1: `oom-score`"));
+    // Each key of a template stands in the documents.
+    let told = include_str!("../../../../docs/units.md");
+    let told = told.split("template-keys -->").nth(1).unwrap();
+    let unknown = bad(&format!("xyzzy = 1\n{text}"));
+    let known = unknown.split(" known are ").nth(1).unwrap_or_default();
+    assert!(!known.is_empty(), "{unknown}");
+    for key in known.split(", ") {
+        assert!(told.contains(&format!("`{key}`")), "{key}");
+    }
 }
 
 fn service(name: &str, after: &[&str], requires: &[&str]) -> Service {
@@ -332,6 +343,12 @@ fn the_units_of_the_image_are_good() {
     }
     let vm = &units.templates["vm"];
     assert_eq!((vm.first_user, vm.slots, vm.empty_root), (20_000, 10_000, true));
+    use Namespace::{Cgroup, Ipc, Mount, Net, Pid, Uts};
+    assert_eq!(vm.namespaces, [Mount, Pid, Net, Ipc, Uts, Cgroup]);
+    let limit = |resource| vm.limits.iter().find(|(r, _)| *r == resource).map(|(_, limit)| *limit);
+    assert_eq!((limit(Resource::Core), limit(Resource::LockedMemory)), (Some(0), Some(0)));
+    assert!(limit(Resource::Processes).is_some() && limit(Resource::Files).is_some());
+    assert!(vm.oom_score > 0 && vm.open_arguments == 0);
     for service in &units.services {
         let user = user::name(service.user).unwrap();
         assert_eq!(service.name, format!("{user}d"));
