@@ -13,6 +13,8 @@
 //!     │      Releasing ◀──────────────────────────────────────┤
 //!     │         │ done: gone, or changed ─▶ Waiting           ▼
 //!     └─▶ ended and not to run again ─────────────────────▶ Ended
+//!
+//!  ended again and again, never a healthy time between ─▶ Quarantined ── an hour, or a change ─▶ Waiting
 //! ```
 //! Unknown is a VM found in the notes of an earlier life: PID 1 tells what became of it.
 
@@ -40,6 +42,10 @@ pub const LONGEST_PAUSE: Millis = 300_000;
 const APPEARS: Millis = 30_000;
 /// Ends in a row that are nobody's trouble yet.
 const PATIENCE: u32 = 3;
+/// Ends in a row after which a VM is left alone: it would only eat the node.
+pub const LOOPS: u32 = 5;
+/// How long it is left alone.
+pub const QUARANTINE: Millis = 3_600_000;
 
 /// What is wanted of a VM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -64,6 +70,13 @@ pub enum Phase {
         at: Millis,
         /// What went wrong before, if that is worth showing.
         fault: Option<Fault>,
+    },
+    /// It ends again and again, and is left alone for a long time. What it holds it keeps.
+    Quarantined {
+        /// When it is started again if nobody changes it before.
+        at: Millis,
+        /// How it ended.
+        cause: Fault,
     },
     /// PID 1 is asked to start it.
     Starting {
@@ -99,6 +112,7 @@ impl std::fmt::Display for Phase {
             Self::Waiting { fault: Some(fault), .. } => {
                 write!(f, "to be started again in a while: {}", fault.detail)
             }
+            Self::Quarantined { cause, .. } => write!(f, "quarantined: {}", cause.detail),
             Self::Starting { .. } => f.write_str("starting"),
             Self::Running => f.write_str("running"),
             Self::Stopping { .. } => f.write_str("told to stop"),
@@ -181,8 +195,11 @@ pub struct Machine {
     pub wish: Wish,
     /// How often it was started again.
     pub restarts: u32,
-    /// Ends in a row without a healthy time between them.
+    /// Ends and failed starts in a row without a healthy time between them: they make the pauses longer.
     failures: u32,
+    /// Ends of its own alone: a node that can't start it is not its fault.
+    #[serde(default)]
+    ends: u32,
     /// When it was started the last time.
     started: Millis,
     /// The last end that was acted upon.
@@ -191,26 +208,39 @@ pub struct Machine {
     attempt: u32,
     /// Since when it stands where it stands.
     pub since: Millis,
-    /// Of an earlier life only how it ended is worth noting; the rest PID 1 tells.
-    #[serde(rename = "ended", with = "note")]
+    /// Of an earlier life only why it is down is worth noting; the rest PID 1 tells.
+    #[serde(rename = "down", with = "note")]
     phase: Phase,
 }
 
 mod note {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use zos_types::Fault;
 
-    use super::Phase;
+    use super::{Millis, Phase};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    enum Down {
+        Ended { cause: String },
+        Quarantined { at: Millis, cause: Fault },
+    }
 
     pub(super) fn serialize<S: Serializer>(phase: &Phase, s: S) -> Result<S::Ok, S::Error> {
-        match phase {
-            Phase::Ended { cause } => Some(cause).serialize(s),
-            _ => None::<&String>.serialize(s),
-        }
+        let down = match phase.clone() {
+            Phase::Ended { cause } => Some(Down::Ended { cause }),
+            Phase::Quarantined { at, cause } => Some(Down::Quarantined { at, cause }),
+            _ => None,
+        };
+        down.serialize(s)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Phase, D::Error> {
-        let cause = Option::<String>::deserialize(d)?;
-        Ok(cause.map_or(Phase::Unknown, |cause| Phase::Ended { cause }))
+        Ok(match Option::<Down>::deserialize(d)? {
+            Some(Down::Ended { cause }) => Phase::Ended { cause },
+            Some(Down::Quarantined { at, cause }) => Phase::Quarantined { at, cause },
+            None => Phase::Unknown,
+        })
     }
 }
 
@@ -223,6 +253,7 @@ impl Machine {
             wish: Wish::Run,
             restarts: 0,
             failures: 0,
+            ends: 0,
             started: 0,
             handled: 0,
             attempt: 0,
@@ -245,6 +276,7 @@ impl Machine {
     pub fn fault(&self) -> Option<&Fault> {
         match &self.phase {
             Phase::Waiting { fault, .. } => fault.as_ref(),
+            Phase::Quarantined { cause, .. } => Some(cause),
             _ => None,
         }
     }
@@ -258,6 +290,9 @@ impl Machine {
             Phase::Waiting { at, fault: Some(fault) } => {
                 State::Degraded { fault: fault.detail.clone(), retry_at: date(*at) }
             }
+            Phase::Quarantined { at, cause } => {
+                State::Quarantined { cause: cause.detail.clone(), retry_at: date(*at) }
+            }
             Phase::Running => State::Running,
             Phase::Stopping { .. } | Phase::Releasing { .. } | Phase::Gone => State::Stopping,
             Phase::Ended { cause } => State::Stopped { cause: cause.clone() },
@@ -267,7 +302,7 @@ impl Machine {
     /// When it wants to be told that time has passed.
     pub fn alarm(&self) -> Option<Millis> {
         match &self.phase {
-            Phase::Waiting { at, .. } => Some(*at),
+            Phase::Waiting { at, .. } | Phase::Quarantined { at, .. } => Some(*at),
             Phase::Starting { started } => started.map(|at| at + APPEARS),
             Phase::Stopping { again } => Some(*again),
             Phase::Releasing { again } => *again,
@@ -310,8 +345,11 @@ impl Machine {
         }
         if !same || policy {
             self.failures = 0;
+            self.ends = 0;
             match &self.phase {
-                Phase::Waiting { .. } => self.enter(now, Phase::Waiting { at: now, fault: None }),
+                Phase::Waiting { .. } | Phase::Quarantined { .. } => {
+                    self.enter(now, Phase::Waiting { at: now, fault: None });
+                }
                 // What was to stay down may be wanted again.
                 Phase::Ended { .. } if self.wish == Wish::Run => {
                     self.enter(now, Phase::Waiting { at: now, fault: None });
@@ -330,7 +368,10 @@ impl Machine {
                 self.enter(now, Phase::Running);
             }
             // Found running though it should not: it is as if it had been told to stop.
-            (Seen::Alive, Phase::Ended { .. } | Phase::Releasing { .. }) => {
+            (
+                Seen::Alive,
+                Phase::Ended { .. } | Phase::Releasing { .. } | Phase::Quarantined { .. },
+            ) => {
                 self.enter(now, Phase::Stopping { again: now });
             }
             (Seen::Absent, Phase::Unknown) if self.wish == Wish::Run => {
@@ -374,6 +415,12 @@ impl Machine {
         }
         if now.saturating_sub(self.started) >= STABLE {
             self.failures = 0;
+            self.ends = 0;
+        }
+        self.ends = self.ends.saturating_add(1);
+        if self.ends >= LOOPS {
+            let cause = outcome.fault(self.ends);
+            return self.enter(now, Phase::Quarantined { at: now + QUARANTINE, cause });
         }
         let pause = match outcome {
             Outcome::Reboot if self.failures == 0 => 0,
@@ -418,11 +465,20 @@ impl Machine {
     fn go_on(&mut self, now: Millis, actions: &mut Vec<Action>) {
         let changed = self.before.is_some();
         match (&self.phase, self.wish) {
-            (Phase::Waiting { .. } | Phase::Ended { .. }, Wish::Gone) => {
+            (
+                Phase::Waiting { .. } | Phase::Ended { .. } | Phase::Quarantined { .. },
+                Wish::Gone,
+            ) => {
                 self.enter(now, Phase::Releasing { again: None });
                 actions.push(Action::Release);
             }
-            (Phase::Waiting { .. }, Wish::Down) => self.after_end(now, None),
+            (Phase::Waiting { .. } | Phase::Quarantined { .. }, Wish::Down) => {
+                self.after_end(now, None);
+            }
+            (Phase::Quarantined { at, .. }, Wish::Run) if *at <= now => {
+                self.enter(now, Phase::Waiting { at: now, fault: None });
+                self.go_on(now, actions);
+            }
             (Phase::Waiting { .. }, Wish::Run) if changed => {
                 self.enter(now, Phase::Releasing { again: None });
                 actions.push(Action::Release);

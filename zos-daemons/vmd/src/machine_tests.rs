@@ -57,28 +57,104 @@ fn an_end_is_answered_by_the_policy() {
     check(Never, 3, 5000, Some(0));
 }
 
-#[test]
-fn a_crash_loop_is_slowed_down_and_shown_but_never_given_up() {
-    let mut machine = running(Restart::Always);
+/// Ends a running VM so many times in a row, each 100 ms after its start; gives the pauses, in seconds,
+/// and the time at which it runs once more.
+fn end_again_and_again(machine: &mut Machine, code: i32, times: u32) -> (Vec<u64>, Millis) {
     let (mut now, mut pauses) = (2000, Vec::new());
-    for attempt in 2..14 {
-        machine.handle(now, ended(1, now));
-        let State::Degraded { fault, retry_at } = machine.state(date) else { panic!() };
-        assert!(fault.contains("VMM met an error"), "{fault}");
-        let at = machine.alarm().unwrap();
-        assert_eq!(retry_at, date(at));
+    for attempt in 2..2 + times {
+        let mut actions = machine.handle(now, ended(code, now));
+        let at = machine.alarm().unwrap_or(now);
         pauses.push((at - now) / 1000);
-        assert_eq!(machine.handle(at, Event::Tick), [Action::Start { attempt }]);
+        if at > now {
+            actions = machine.handle(at, Event::Tick);
+        }
+        assert_eq!(actions.last(), Some(&Action::Start { attempt }));
         machine.handle(at, Event::Started { attempt, result: Ok(()) });
         machine.handle(at, Event::Seen(Seen::Alive));
         now = at + 100;
     }
+    (pauses, now)
+}
+
+#[test]
+fn a_loop_is_slowed_down_and_then_left_alone_but_never_given_up() {
+    let check = |restart, code, pauses: &[u64], cause: &str| {
+        let mut machine = running(restart);
+        let (found, now) = end_again_and_again(&mut machine, code, 4);
+        assert_eq!(found, pauses, "{restart:?} {code}");
+        // The fifth end in a row: an hour of peace.
+        assert_eq!(machine.handle(now, ended(code, now)), [Action::Acknowledge]);
+        let State::Quarantined { cause: told, retry_at } = machine.state(date) else { panic!() };
+        assert_eq!((told.as_str(), retry_at), (cause, date(now + QUARANTINE)));
+        assert_eq!(machine.fault().unwrap().detail, cause);
+        assert_eq!(machine.handle(now + QUARANTINE - 1, Event::Tick), []);
+        assert!(!machine.is_down());
+        // Tried once more, and at its next end left alone again.
+        let now = now + QUARANTINE;
+        assert_eq!(machine.handle(now, Event::Tick), [Action::Start { attempt: 6 }]);
+        machine.handle(now, Event::Started { attempt: 6, result: Ok(()) });
+        machine.handle(now, Event::Seen(Seen::Alive));
+        let mut healthy = machine.clone();
+        machine.handle(now + 100, ended(code, now + 100));
+        assert!(matches!(machine.phase(), Phase::Quarantined { .. }));
+        // A healthy time forgives.
+        let now = now + STABLE;
+        healthy.handle(now, ended(code, now));
+        assert!(!matches!(healthy.phase(), Phase::Quarantined { .. }));
+    };
+    let error = "the VMM met an error; the node's log tells which, 5 times in a row";
+    check(Restart::Always, 1, &[1, 2, 4, 8], error);
+    check(Restart::OnFailure, 1, &[1, 2, 4, 8], error);
+    let off = "the guest powered itself off, 5 times in a row";
+    check(Restart::Always, 0, &[1, 2, 4, 8], off);
+    // The first reboot costs no pause, whatever the policy.
+    let reboot = "the guest rebooted, 5 times in a row";
+    for restart in [Restart::Always, Restart::OnFailure, Restart::Never] {
+        check(restart, 3, &[0, 2, 4, 8], reboot);
+    }
+}
+
+#[test]
+fn what_leads_out_of_quarantine() {
+    let mut quarantined = running(Restart::Always);
+    let (_, now) = end_again_and_again(&mut quarantined, 3, 4);
+    quarantined.handle(now, ended(3, now));
+    let noted = serde_json::to_string(&quarantined).unwrap();
+    assert_eq!(serde_json::from_str::<Machine>(&noted).unwrap(), quarantined);
+    let check = |event: Event, expect: &[Action], down: bool| {
+        let mut machine = quarantined.clone();
+        assert_eq!(machine.handle(now + 10, event.clone()), expect, "{event:?}");
+        assert_eq!(machine.is_down(), down, "{event:?}");
+        machine
+    };
+    // The same wish again, and what PID 1 shows of it, change nothing.
+    check(Event::Ensure(vm(Restart::Always)), &[], false);
+    check(Event::Seen(Seen::Absent), &[], false);
+    // The twin changes it: what it had is given back first, and it is as if it had never failed.
+    let more = Vm { cpu: 2, ..vm(Restart::Always) };
+    let mut changed = check(Event::Ensure(more), &[Action::Release], true);
+    let started = changed.handle(now + 20, Event::Released(Ok(())));
+    assert_eq!((started.as_slice(), changed.ends), (&[Action::Start { attempt: 6 }][..], 0));
+    check(Event::Ensure(vm(Restart::Never)), &[Action::Start { attempt: 6 }], false);
+    check(Event::Remove, &[Action::Release], true);
+    check(Event::Drain, &[], true);
+}
+
+#[test]
+fn a_node_that_can_not_start_it_is_not_its_fault() {
+    let mut machine = Machine::new(0, vm(Restart::Always));
+    let (mut now, mut pauses) = (0, Vec::new());
+    for attempt in 1..13 {
+        assert_eq!(machine.handle(now, Event::Tick), [Action::Start { attempt }]);
+        let result = Err(Fault::new("vm.volume", "its disk is not there yet"));
+        machine.handle(now, Event::Started { attempt, result });
+        let State::Degraded { retry_at, .. } = machine.state(date) else { panic!() };
+        let at = machine.alarm().unwrap();
+        assert_eq!(retry_at, date(at));
+        pauses.push((at - now) / 1000);
+        now = at;
+    }
     assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
-    assert_eq!(machine.restarts, 12);
-    // A healthy time forgives.
-    let now = now + STABLE;
-    machine.handle(now, ended(1, now));
-    assert_eq!(machine.alarm(), Some(now + 1000));
 }
 
 #[test]

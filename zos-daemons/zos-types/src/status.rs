@@ -4,7 +4,8 @@
 //!  pending ─▶ preparing ─▶ running | ready ─▶ stopping ─▶ (gone)
 //!                 ▲            │
 //!                 │ retry_at   ├─▶ stopped          a VM that ended and is not to run again
-//!                 └─ degraded ◀┘                    a step failed; it is tried again
+//!                 ├─ degraded ◀┤                    a step failed; it is tried again
+//!                 └─ quarantined                    a VM that ends again and again; it is left alone for long
 //! ```
 
 use std::collections::BTreeMap;
@@ -41,6 +42,15 @@ pub enum State {
         #[schema(value_type = String, format = DateTime)]
         retry_at: Timestamp,
     },
+    /// A VM that ends again and again. It is kept, and left alone until it is changed or a long time has
+    /// passed.
+    Quarantined {
+        /// How it ended the last time, and how often in a row.
+        cause: String,
+        /// When it is started again, unchanged.
+        #[schema(value_type = String, format = DateTime)]
+        retry_at: Timestamp,
+    },
     /// Being taken down.
     Stopping,
 }
@@ -55,6 +65,7 @@ impl State {
             Self::Ready => "ready",
             Self::Stopped { .. } => "stopped",
             Self::Degraded { .. } => "degraded",
+            Self::Quarantined { .. } => "quarantined",
             Self::Stopping => "stopping",
         }
     }

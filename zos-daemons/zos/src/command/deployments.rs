@@ -64,6 +64,9 @@ pub(super) fn detail(state: &State) -> String {
         State::Degraded { fault, retry_at } => {
             format!("{}; tried again at {retry_at:.0}", plain(fault))
         }
+        State::Quarantined { cause, retry_at } => {
+            format!("{}; change it, or it is tried again at {retry_at:.0}", plain(cause))
+        }
         _ => String::new(),
     }
 }
