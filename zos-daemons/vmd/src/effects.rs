@@ -5,7 +5,7 @@
 //!  guest kernel, image ──┤
 //!  storaged.OpenVolume ──┼─▶ descriptors, named ─┬─▶ Init.StartTransient (template `vm`)
 //!  netd.OpenTap ─────────┤                       │
-//!  console ring ─────────┤    spec: which is     │
+//!  console ring, sockets ┤    spec: which is     │
 //!  spec ◀────────────────┴──── which, by name ───┘
 //! ```
 //! The VMM opens nothing itself.
@@ -23,10 +23,11 @@ use zos_api::local::storage::{CloseVolume, OpenVolume, serial};
 use zos_daemon::{Bus, CallError};
 use zos_types::deployment::{DiskOf, Image, Vm};
 use zos_types::{Fault, WorkloadName};
-use zos_vmm_spec::{Console, Disk, IoEngine, Mac, Net, Source, Spec};
+use zos_vmm_spec::{Balloon, Bucket, Console, Disk, IoEngine, Mac, Net, Rate, Source, Spec, Vsock};
 
-use crate::notes::Key;
+use crate::notes::{Key, Notes};
 use crate::ring;
+use crate::sockets::Socket;
 
 /// Where a machine has what VMs need.
 #[derive(Clone, Debug)]
@@ -35,16 +36,26 @@ pub struct Places {
     pub kvm: PathBuf,
     /// What builtin guests boot.
     pub guest: PathBuf,
+    /// The cgroup of all tenants.
+    pub cgroups: PathBuf,
 }
 
 impl Default for Places {
     fn default() -> Self {
-        Self { kvm: "/dev/kvm".into(), guest: "/usr/share/zos/guest".into() }
+        Self {
+            kvm: "/dev/kvm".into(),
+            guest: "/usr/share/zos/guest".into(),
+            cgroups: "/sys/fs/cgroup/tenants".into(),
+        }
     }
 }
 
 /// The guest's console; a panic reboots at once, so that the restart policy sees it.
 const CMDLINE: &str = "console=ttyS0 quiet panic=-1";
+/// What a guest may write on its console: a ring's worth at once, and each second.
+const CONSOLE: Bucket = Bucket { per_second: ring::CAPACITY, burst: ring::CAPACITY };
+/// Queues of a device beyond which more help nobody.
+const MOST_QUEUES: u32 = 4;
 /// How long another daemon may take for one thing.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -84,16 +95,27 @@ impl Passed {
         self.fds.push(fd.into());
         Source::Fd(name)
     }
+
+    /// Bytes of the longest file that the VMM has to write: its guest's memory is one, a disk may be, and the
+    /// console's ring. (No disk grows: devices have their size, and to files this is the end.)
+    fn longest_file(&self, memory: u64) -> u64 {
+        let size = |fd: &OwnedFd| {
+            let stat = rustix::fs::fstat(fd).ok()?;
+            let regular = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file();
+            regular.then(|| u64::try_from(stat.st_size).unwrap_or(0))
+        };
+        self.fds.iter().filter_map(size).fold(memory, u64::max)
+    }
 }
 
 /// Starts a VM: answers once PID 1 has its process. Gives its address on its first network.
 pub async fn start(
     bus: &Bus,
     places: &Places,
+    notes: &Notes,
     key: &Key,
     slot: u32,
     vm: &Vm,
-    ring: &Path,
 ) -> Result<Option<IpAddr>, Fault> {
     let (bus, (twin, name)) = (&bus.within(PATIENCE), key);
     let mut passed = Passed::default();
@@ -103,9 +125,16 @@ pub async fn start(
     };
     let kernel = passed.add("kernel", open(&places.guest.join(kernel))?);
     let initramfs = passed.add("initramfs", open(&places.guest.join(initramfs))?);
-    let console =
-        ring::open(ring).map_err(|e| Fault::new("vm.console", format!("console: {e}")))?;
-    let console = passed.add("console", console);
+    let console = |error| Fault::new("vm.console", format!("console: {error}"));
+    let ring = passed.add("serial-ring", ring::open(&notes.ring(slot)).map_err(console)?);
+    let folder = notes.sockets(slot);
+    let bind = |socket: Socket| {
+        let failed = |e| Fault::new("vm.sockets", format!("bind its {socket:?} socket: {e}"));
+        socket.bind(&folder).map_err(failed)
+    };
+    passed.add("api", bind(Socket::Api)?);
+    let serial = passed.add("serial-socket", bind(Socket::Serial)?);
+    let vsock = passed.add("vsock", bind(Socket::Vsock)?);
     let disks = disks(bus, key, vm, &mut passed).await?;
     let (nets, address) = nets(bus, key, vm, &mut passed).await?;
     let spec = Spec {
@@ -117,16 +146,22 @@ pub async fn start(
         disks,
         nets,
         rng: true,
-        serial: Some(Console { ring: Some(console), ..Console::default() }),
+        serial: Some(Console {
+            ring: Some(ring),
+            socket: Some(serial),
+            rate: Some(Rate { bytes: Some(CONSOLE), operations: None }),
+        }),
         console: None,
-        vsock: None,
-        balloon: None,
+        // No two guests hear of each other by it, so each may have the same number.
+        vsock: Some(Vsock { cid: 3, socket: vsock }),
+        balloon: Some(Balloon { free_page_reporting: true, ..Balloon::default() }),
         shares: Vec::new(),
         io: IoEngine::Auto,
         twin_rates: None,
     };
     spec.validate().map_err(|e| Fault::new("vm.spec", format!("the VMM can't run it: {e}")))?;
     passed.add("spec", spec_file(&spec)?);
+    let file_size = passed.longest_file(vm.memory.0);
     // One that ended and was not acknowledged yet would stand in the way.
     let _ = bus.call(Acknowledge { unit: unit(key) }).await;
     let start = StartTransient {
@@ -134,7 +169,7 @@ pub async fn start(
         name: name.dotted(),
         twin: *twin,
         slot,
-        limits: limits(vm),
+        limits: limits(vm, file_size),
         args: Vec::new(),
         fds: passed.names,
     };
@@ -144,14 +179,24 @@ pub async fn start(
     Ok(address)
 }
 
-/// Its CPU weight grows with its CPUs, so a share is per CPU.
-fn limits(vm: &Vm) -> Limits {
+/// Its CPU weight grows with its CPUs, so a share is per CPU. Beyond them it has one for its devices, however
+/// busy its guest keeps those.
+fn limits(vm: &Vm, file_size: u64) -> Limits {
+    let cpus = u64::from(vm.cpu);
+    let queues = vm.disks.len() as u64 * u64::from(queues(vm)) + vm.networks.len() as u64;
     Limits {
         memory: Some(vm.charged().0),
-        cpu_weight: Some((u64::from(vm.cpu) * 100).clamp(1, 10_000)),
-        // a thread for each CPU, two for each device's queues, and its own few
-        pids: Some(u64::from(vm.cpu) + 64),
+        cpu_weight: Some((cpus * 100).clamp(1, 10_000)),
+        cpu_quota: Some((cpus + 1) * 100),
+        // A thread for each CPU and each queue, its own few, and the kernel's for io_uring.
+        pids: Some(cpus + queues + 64),
+        file_size: Some(file_size),
     }
+}
+
+/// Queues of a disk: more CPUs than these wait for each other less than for the disk.
+fn queues(vm: &Vm) -> u16 {
+    u16::try_from(vm.cpu.clamp(1, MOST_QUEUES)).unwrap_or(1)
 }
 
 async fn disks(bus: &Bus, key: &Key, vm: &Vm, passed: &mut Passed) -> Result<Vec<Disk>, Fault> {
@@ -167,7 +212,7 @@ async fn disks(bus: &Bus, key: &Key, vm: &Vm, passed: &mut Passed) -> Result<Vec
             source: passed.add(format!("disk-{i}"), fd),
             readonly: false,
             serial: Some(serial(&disk.volume)),
-            queues: 1,
+            queues: queues(vm),
             rate: None,
         });
     }

@@ -26,6 +26,7 @@ use zos_types::deployment::Vm;
 
 use crate::effects::{self, Places, unit};
 use crate::machine::{Action, Event, GRACE, Machine, Millis, Phase, Seen, Wish};
+use crate::meter::Live;
 use crate::notes::{Key, Note, Notes, free_slot};
 
 /// What the host is told.
@@ -70,6 +71,7 @@ pub struct Host {
     /// Who waits for all VMs to be down; some: no VM is started any more.
     drain: Option<Vec<oneshot::Sender<()>>>,
     counts: Owner<Counts>,
+    live: Owner<Vec<Live>>,
 }
 
 impl Host {
@@ -103,13 +105,14 @@ impl Host {
             tell,
             drain: None,
             counts: Owner::new(Counts::new()),
+            live: Owner::new(Vec::new()),
         }
     }
 
-    /// Publishes how many VMs are in which state.
+    /// Publishes how many VMs are in which state, and which run.
     #[must_use]
-    pub fn counted(mut self, counts: Owner<Counts>) -> Self {
-        self.counts = counts;
+    pub fn counted(mut self, counts: Owner<Counts>, live: Owner<Vec<Live>>) -> Self {
+        (self.counts, self.live) = (counts, live);
         self
     }
 
@@ -120,6 +123,14 @@ impl Host {
             *counts.entry(state.word()).or_default() += 1;
         }
         self.counts.set(counts);
+        let running = self.vms.iter().filter(|(_, e)| e.machine.phase() == &Phase::Running);
+        let live = running.map(|((twin, name), entry)| Live {
+            slot: entry.slot,
+            group: format!("{twin}/{}", name.dotted()),
+            sockets: self.notes.sockets(entry.slot),
+            vm: entry.machine.before.as_ref().unwrap_or(&entry.machine.vm).clone(),
+        });
+        self.live.set(live.collect());
     }
 
     /// Lives until nobody can tell it anything.
@@ -200,7 +211,7 @@ impl Host {
         }
         let slot = free_slot(self.vms.values().map(|entry| entry.slot))
             .ok_or_else(|| CallError::busy("no slot is free for another VM"))?;
-        self.notes.drop_ring(slot);
+        self.notes.forget(slot);
         let (life, waiting) = (watch::Sender::new(()), Vec::new());
         let entry = Entry { slot, address: None, machine: Machine::new(now, vm), life, waiting };
         self.vms.insert(key.clone(), entry);
@@ -275,7 +286,7 @@ impl Host {
         }
         if entry.machine.phase() == &Phase::Gone {
             if let Some(entry) = self.vms.remove(key) {
-                self.notes.drop_ring(entry.slot);
+                self.notes.forget(entry.slot);
                 self.save();
                 answer(entry.waiting);
             }
@@ -294,10 +305,10 @@ impl Host {
         let vm = entry.machine.vm.clone();
         match action {
             Action::Start { attempt } => {
-                let (slot, ring) = (entry.slot, self.notes.ring(entry.slot));
+                let (slot, notes) = (entry.slot, self.notes.clone());
                 let places = self.places.clone();
                 tokio::spawn(async move {
-                    let result = effects::start(&bus, &places, &key, slot, &vm, &ring).await;
+                    let result = effects::start(&bus, &places, &notes, &key, slot, &vm).await;
                     let address = result.as_ref().ok().copied();
                     let event = Event::Started { attempt, result: result.map(drop) };
                     let _ = tell.send(Message::Effect(key, event, address)).await;

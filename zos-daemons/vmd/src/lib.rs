@@ -14,9 +14,11 @@
 pub mod effects;
 pub mod host;
 pub mod machine;
+pub mod meter;
 pub mod notes;
 mod outcome;
 pub mod ring;
+pub mod sockets;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,6 +34,7 @@ use zos_daemon::{Bus, Call, CallError, Daemon, Metrics, Owner, Router, Sink, Vie
 
 use crate::effects::Places;
 use crate::host::{Counts, Host, Message};
+use crate::meter::Readings;
 use crate::notes::Notes;
 use crate::ring::Piece;
 
@@ -68,10 +71,15 @@ pub async fn run_on(daemon: Daemon, config: Config) -> anyhow::Result<()> {
     let shutdown = daemon.shutdown.clone();
     let counts = Owner::new(Counts::new());
     count(&daemon.metrics, counts.view());
+    let (live, readings) = (Owner::new(Vec::new()), Owner::new(Readings::new()));
+    meter::show(&daemon.metrics, &readings.view());
+    let cgroups = config.places.cgroups.clone();
+    daemon.shutdown.spawn(meter::run(cgroups, live.view(), readings));
     daemon.shutdown.spawn(async move {
         let Config { runtime, boot, places } = config;
         let notes = Notes::new(folder(runtime, &told).await, &boot);
-        let host = Host::new(notes, places, told.clone(), faults, heard.clone()).counted(counts);
+        let host =
+            Host::new(notes, places, told.clone(), faults, heard.clone()).counted(counts, live);
         shutdown.spawn(host::watch_units(told, heard));
         host.run(messages).await;
     });

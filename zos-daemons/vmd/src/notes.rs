@@ -4,6 +4,7 @@
 //! ```text
 //!  /run/zos/vm/vms.json     every VM with its slot, written whole and renamed before anything is done
 //!  /run/zos/vm/<slot>.ring  each VM's console
+//!  /run/zos/vm/<slot>/      each VM's sockets
 //! ```
 
 use std::fs;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use zos_types::{TwinId, WorkloadName};
 
 use crate::machine::Machine;
+use crate::sockets;
 
 /// Slots that PID 1's template has.
 pub const SLOTS: u32 = 10_000;
@@ -69,7 +71,7 @@ impl Notes {
             return Ok(file.vms);
         }
         for note in file.vms {
-            self.drop_ring(note.slot);
+            self.forget(note.slot);
         }
         fs::remove_file(self.path())?;
         Ok(Vec::new())
@@ -87,8 +89,16 @@ impl Notes {
         self.folder.join(format!("{slot}.ring"))
     }
 
-    /// Forgets a VM's console.
-    pub fn drop_ring(&self, slot: u32) {
+    /// Where a VM's sockets lie.
+    pub fn sockets(&self, slot: u32) -> PathBuf {
+        self.folder.join(slot.to_string())
+    }
+
+    /// Forgets a VM's console and its sockets.
+    pub fn forget(&self, slot: u32) {
+        if let Err(error) = sockets::unlink(&self.sockets(slot)) {
+            tracing::warn!("remove {}: {error}", self.sockets(slot).display());
+        }
         if let Err(error) = fs::remove_file(self.ring(slot))
             && error.kind() != io::ErrorKind::NotFound
         {
@@ -150,13 +160,14 @@ mod tests {
         };
         notes.save(vec![note]).unwrap();
         crate::ring::open(&notes.ring(3)).unwrap();
+        crate::sockets::Socket::Api.bind(&notes.sockets(3)).unwrap();
         let found = notes.load().unwrap();
         assert_eq!((found.len(), found[0].slot, found[0].machine.since), (1, 3, 7));
         assert_eq!(found[0].machine.phase(), &crate::machine::Phase::Unknown);
 
         let next = Notes::new(folder.path(), "boot-2");
         assert_eq!(next.load().unwrap(), []);
-        assert!(!next.ring(3).exists());
+        assert!(!next.ring(3).exists() && !next.sockets(3).exists());
     }
 
     #[test]

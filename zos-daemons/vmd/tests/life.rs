@@ -222,7 +222,8 @@ impl Node {
     fn start_vmd(&mut self) {
         let path = self.folder.path();
         let (tell, messages) = mpsc::channel(64);
-        let places = Places { kvm: path.join("kvm"), guest: path.to_owned() };
+        let places =
+            Places { kvm: path.join("kvm"), guest: path.to_owned(), cgroups: path.join("cgroups") };
         let (notes, bus) = (Notes::new(path, "boot"), self.bus.clone());
         let host = Host::new(notes, places, bus.clone(), self.faults.clone(), tell.clone());
         let socket = path.join("vm.sock");
@@ -278,18 +279,31 @@ async fn a_vm_gets_what_it_needs_by_descriptor_and_all_of_it_back() {
     {
         let mut starts = node.world.starts.lock().unwrap();
         let (start, fds) = &mut starts[0];
-        assert_eq!(start.fds, ["kvm", "kernel", "initramfs", "console", "disk-0", "net-0", "spec"]);
+        let names = start.fds.join(" ");
+        let expected = "kvm kernel initramfs serial-ring api serial-socket vsock disk-0 net-0 spec";
+        assert_eq!(names, expected);
         assert_eq!((start.template.as_str(), start.slot), ("vm", 0));
-        assert_eq!(start.limits.memory, Some(vm(Restart::Always).charged().0));
+        let limits = start.limits;
+        assert_eq!(limits.memory, Some(vm(Restart::Always).charged().0));
+        // Its memory is the longest file; a CPU for the guest, and one for its devices.
+        assert_eq!((limits.file_size, limits.cpu_quota), (Some(256 << 20), Some(200)));
         let file = |fd: &OwnedFd| std::fs::File::from(fd.try_clone().unwrap());
         let mut text = String::new();
-        file(&fds[6]).read_to_string(&mut text).unwrap();
+        file(&fds[9]).read_to_string(&mut text).unwrap();
         let spec: Spec = serde_json::from_str(&text).unwrap();
         spec.validate().unwrap();
         assert_eq!(
             (spec.cpus, spec.memory.0, spec.disks.len(), spec.nets.len()),
             (1, 256 << 20, 1, 1)
         );
+        assert!(spec.balloon.is_some_and(|balloon| balloon.free_page_reporting));
+        // Each socket leads to the VMM, which may be another one later.
+        for (at, name) in [(4, "api"), (5, "serial"), (6, "vsock")] {
+            let listener = std::os::unix::net::UnixListener::from(fds[at].try_clone().unwrap());
+            let path = node.folder.path().join("0").join(name);
+            let _connected = std::os::unix::net::UnixStream::connect(path).unwrap();
+            listener.accept().unwrap();
+        }
         // The guest writes to its console.
         let ring = file(&fds[3]);
         ring.write_all_at(b"hello\n", 4096).unwrap();
@@ -303,6 +317,7 @@ async fn a_vm_gets_what_it_needs_by_descriptor_and_all_of_it_back() {
 
     node.bus.call(Remove { twin: twin(), name: hello() }).await.unwrap();
     assert!(node.status().await.is_none());
+    assert!(!node.folder.path().join("0").exists(), "its sockets are left");
     // The follower's stream ends with the VM.
     while let Some(chunk) = follow.next().await {
         chunk.unwrap();
@@ -338,6 +353,9 @@ async fn a_killed_vmd_touches_no_vm_and_its_successor_misses_no_end() {
     assert_eq!(node.world.units.borrow()[&unit_name()].state, UnitState::Running);
     node.start_vmd();
     node.until_running().await;
+    // Its sockets still lead to it.
+    let api = node.folder.path().join("0/api");
+    std::os::unix::net::UnixStream::connect(&api).unwrap();
     node.ensure(Restart::Always).await;
     assert_eq!((node.world.starts(), node.status().await.unwrap().restarts), (1, 0));
     assert_eq!(node.status().await.unwrap().address, Some("10.1.0.2".parse().unwrap()));

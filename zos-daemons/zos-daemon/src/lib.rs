@@ -34,7 +34,7 @@ pub use backoff::Backoff;
 pub use bus::{Bus, Call, Router, Sink, Watch};
 pub use faults::FaultBoard;
 pub use log::log_to;
-pub use metrics::Metrics;
+pub use metrics::{Labels, Metrics};
 use ready::Ready;
 pub use reconcile::{Outcome, Pace, Reconciler, Wake};
 pub use settings::{Config, Reader, Settings};

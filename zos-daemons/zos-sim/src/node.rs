@@ -344,8 +344,11 @@ impl<'a> Machine<'a> {
                 "netd" => net::run(daemon, wires).await,
                 "capacityd" => capacityd::run_on(daemon, SysRoot::at(run.join("machine"))).await,
                 "vmd" => {
-                    let places =
-                        vmd::effects::Places { kvm: run.join("kvm"), guest: run.join("guest") };
+                    let places = vmd::effects::Places {
+                        kvm: run.join("kvm"),
+                        guest: run.join("guest"),
+                        cgroups: run.join("cgroups"),
+                    };
                     let config = vmd::Config { runtime: run.join("vm"), boot, places };
                     vmd::run_on(daemon, config).await
                 }

@@ -43,8 +43,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// The metrics that every daemon has.
-    pub(crate) fn new(daemon: &str, faults: FaultBoard) -> Self {
+    /// The metrics that every daemon has. A daemon has its own already ([`crate::Daemon::metrics`]); tests make some.
+    pub fn new(daemon: &str, faults: FaultBoard) -> Self {
         let registry = Registry::with_prefix(format!("zos_{daemon}"));
         let metrics = Self {
             registry: Arc::new(Mutex::new(registry)),
@@ -99,8 +99,8 @@ impl Metrics {
         self.add(Looked { name, help, grows: false, look });
     }
 
-    /// A counter that is looked at when somebody asks.
-    fn count(
+    /// A counter that is looked at when somebody asks. Its name gets `_total`.
+    pub fn count(
         &self,
         name: &'static str,
         help: &'static str,

@@ -1,7 +1,7 @@
 //! A simulated VM: what PID 1 starts from the template `vm` in place of `zos-vmm`.
 //!
 //! ```text
-//!  StartTransient ── spec, disk-0, net-0, console … ──▶ Vmm ── Guest (decides) ──▶ console ring
+//!  StartTransient ── spec, disk-0, net-0, ring … ──▶ Vmm ── Guest (decides) ──▶ console ring
 //!                                                        │ ▲                      disk: boot counter
 //!                                                 Exit ◀─┘ └── button, signals
 //! ```
@@ -59,8 +59,9 @@ impl Vmm {
             other => Err(io::Error::other(format!("{other:?} is not for a jail"))),
         };
         let spec = read_spec(&passed("spec")?)?;
-        let console = spec.console.as_ref().ok_or_else(|| io::Error::other("no console"))?;
-        let console = Ring::new(source(console)?)?;
+        let ring = spec.serial.as_ref().and_then(|serial| serial.ring.as_ref());
+        let ring = ring.ok_or_else(|| io::Error::other("the serial port has no ring"))?;
+        let console = Ring::new(source(ring)?)?;
         let mut sees = Surroundings {
             cpus: spec.cpus,
             memory: spec.memory.0,
