@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod devices;
+pub mod rates;
 mod units;
 mod validate;
 

@@ -28,6 +28,7 @@ pub mod lifecycle;
 pub mod machine;
 pub mod memory;
 pub mod pci;
+pub mod rate;
 pub mod resources;
 pub mod stats;
 pub mod vcpu;

@@ -9,6 +9,7 @@
 
 use crate::console::{Console, Ring, RingError};
 use crate::hypervisor::{self, HypervisorError};
+use crate::rate::{Twin, TwinError};
 use crate::virtio::net::{Tap, TapError};
 use kvm_ioctls::Kvm;
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -51,6 +52,8 @@ pub struct DeviceEnds {
     pub disks: Vec<File>,
     /// A tap for each net.
     pub taps: Vec<Tap>,
+    /// The buckets of the VM's twin.
+    pub twin: Option<Twin>,
 }
 
 /// Why something can't be had.
@@ -94,6 +97,9 @@ pub enum ResourceError {
     /// The console ring.
     #[error("console")]
     Ring(#[from] RingError),
+    /// The twin's buckets.
+    #[error("twin_rates")]
+    Twin(#[from] TwinError),
     /// KVM.
     #[error(transparent)]
     Hypervisor(#[from] HypervisorError),
@@ -176,12 +182,15 @@ impl Resources {
             .enumerate()
             .map(|(index, net)| opener.tap(format!("nets[{index}].source"), &net.source));
         let taps = taps.collect::<Result<_, _>>()?;
+        let twin = spec.twin_rates.as_ref();
+        let twin = twin.map(|source| opener.file("twin_rates", source, true)).transpose()?;
+        let twin = twin.map(Twin::open).transpose()?;
         let serial = match spec.serial.as_ref().and_then(|serial| serial.ring.as_ref()) {
             Some(source) => Console::Ring(Ring::open(opener.file("serial.ring", source, true)?)?),
             None if jailed || spec.serial.is_some() => Console::Nowhere,
             None => Console::Stdout,
         };
-        Ok(Self { kvm, kernel, initramfs, serial, devices: DeviceEnds { disks, taps } })
+        Ok(Self { kvm, kernel, initramfs, serial, devices: DeviceEnds { disks, taps, twin } })
     }
 }
 
