@@ -41,14 +41,19 @@ pub fn update(fetcher: &Fetcher, arch: Arch, names: &[String]) -> Result<(Lock, 
         };
         return Err(Error::form(unknown, why));
     }
-    let mut pins: Vec<Pin> =
-        fetcher.lock.package.iter().filter(|p| !p.fits(arch)).cloned().collect();
+    // A package for all architectures may be wanted on another one only.
+    let elsewhere = |p: &&Pin| {
+        !p.fits(arch) || fetcher.inputs.find(&p.name).is_some_and(|wanted| !wanted.wanted_on(arch))
+    };
+    let mut pins: Vec<Pin> = fetcher.lock.package.iter().filter(elsewhere).cloned().collect();
     let mut tools_changed = false;
     for package in fetcher.inputs.package.iter().filter(|p| p.wanted_on(arch)) {
         let old = fetcher.lock.find(&package.name, arch);
         let named = names.is_empty() || names.contains(&package.name);
         let pin = match old {
             Some(old) if !named => old.clone(),
+            // Of an architecture that has no image yet, only what is asked for is pinned.
+            None if !named => continue,
             _ => newest(fetcher, package, arch)?,
         };
         fetcher.tree(&pin)?;
@@ -108,7 +113,7 @@ fn serve(
 /// depends on. A library that both load stands twice: with the purpose `library` for the image, `tests` for the tests.
 fn libraries(fetcher: &Fetcher, pins: &[Pin], arch: Arch) -> Result<Vec<Pin>> {
     let mut found: BTreeMap<(Purpose, String), Pin> = BTreeMap::new();
-    for user in pins {
+    for user in pins.iter().filter(|p| p.fits(arch)) {
         let purpose = match user.purpose {
             Purpose::Tool => Purpose::Library,
             Purpose::Tests | Purpose::Peers => user.purpose,
