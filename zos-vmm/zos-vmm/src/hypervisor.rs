@@ -77,22 +77,42 @@ pub fn create_vm(kvm: &Kvm) -> Result<VmFd, HypervisorError> {
         }
     }
     let refused = |what| move |source| HypervisorError::Refused { what, source };
-    let vm = kvm.create_vm().map_err(refused("make a VM"))?;
+    let vm = arch::chip::new_vm(kvm).map_err(refused("make a VM"))?;
     arch::chip::create(&vm).map_err(refused("make the VM's interrupt controllers"))?;
     Ok(vm)
 }
 
-/// Messages and kicks, by KVM.
+/// Makes what needs the vCPUs to be there, before a line is connected.
+///
+/// # Errors
+/// KVM refuses.
+pub fn complete_vm(vm: &VmFd) -> Result<(), HypervisorError> {
+    let what = "make the VM's interrupt controllers";
+    arch::chip::complete(vm).map_err(|source| HypervisorError::Refused { what, source })
+}
+
+/// Messages and kicks of one PCI function, by KVM.
 #[derive(Debug)]
-pub struct Wires(pub Arc<VmFd>);
+pub struct Wires {
+    /// The VM.
+    pub vm: Arc<VmFd>,
+    /// Who sends its messages: bus << 8 | device << 3 | function.
+    pub requester: u32,
+}
 
 impl MsiSink for Wires {
     fn send(&self, address: u64, data: u32) {
         let word = |shift: u32| u32::try_from(address >> shift & 0xffff_ffff).unwrap_or(0);
-        let message =
-            kvm_msi { address_lo: word(0), address_hi: word(32), data, ..Default::default() };
+        let message = kvm_msi {
+            address_lo: word(0),
+            address_hi: word(32),
+            data,
+            flags: arch::chip::MESSAGE_FLAGS,
+            devid: self.requester,
+            ..Default::default()
+        };
         // A message to nowhere is lost, as on metal.
-        let _ = self.0.signal_msi(message);
+        let _ = self.vm.signal_msi(message);
     }
 }
 
@@ -100,7 +120,7 @@ impl IoEvents for Wires {
     fn register(&self, address: u64, event: &Event) {
         // Where the guest moved two devices to one address the second is refused, and its kicks
         // come by the slow way, through an exit.
-        let _ = self.0.register_ioevent(
+        let _ = self.vm.register_ioevent(
             event.as_eventfd(),
             &IoEventAddress::Mmio(address),
             NoDatamatch,
@@ -108,7 +128,7 @@ impl IoEvents for Wires {
     }
 
     fn unregister(&self, address: u64, event: &Event) {
-        let _ = self.0.unregister_ioevent(
+        let _ = self.vm.unregister_ioevent(
             event.as_eventfd(),
             &IoEventAddress::Mmio(address),
             NoDatamatch,

@@ -1,13 +1,14 @@
 //! A vCPU of KVM: into the guest, out again, who answers?
 //!
 //! ```text
-//!  KVM_RUN ─▶ port       ─▶ Platform
-//!          ─▶ MMIO       ─▶ PciBus (ECAM, BARs)
+//!  KVM_RUN ─▶ MMIO       ─▶ PciBus (ECAM, BARs), Platform
 //!          ─▶ shutdown   ─▶ the end: reboot (a triple fault)
+//!          ─▶ arch's own ─▶ Platform (ports), the end (PSCI)
 //!          ─▶ error      ─▶ the end: failed, with words
 //! ```
 #![allow(unsafe_code)]
 
+use crate::arch::vcpu::{advice, answer, tell_of_pause};
 use crate::arch::{Platform, layout};
 use crate::lifecycle::{Ending, Lifecycle};
 use crate::machine::{Bell, Cpu};
@@ -21,7 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// What a vCPU's exits are answered by.
 #[derive(Clone, Debug)]
 pub struct Devices {
-    /// Ports.
+    /// Serial port, power.
     pub platform: Arc<Platform>,
     /// ECAM and BARs.
     pub pci: Arc<PciBus>,
@@ -77,9 +78,7 @@ impl Cpu for KvmCpu {
 
     /// Tells the guest that it stood still, so that its watchdog bears with it.
     fn goes_on(&mut self) {
-        // A guest that doesn't use KVM's clock has nothing to be told.
-        #[cfg(target_arch = "x86_64")]
-        let _ = self.vcpu.kvmclock_ctrl();
+        tell_of_pause(&self.vcpu);
     }
 
     fn bell(&mut self) -> Arc<dyn Bell> {
@@ -122,10 +121,8 @@ impl Bell for ImmediateExit {
 
 fn handle(exit: VcpuExit<'_>, devices: &Devices) -> Result<Exit, Ending> {
     Ok(match exit {
-        VcpuExit::IoIn(port, data) => devices.platform.read(port, data),
-        VcpuExit::IoOut(port, data) => devices.platform.write(port, data),
-        VcpuExit::MmioRead(address, data) => read(address, data, &devices.pci),
-        VcpuExit::MmioWrite(address, data) => write(address, data, &devices.pci),
+        VcpuExit::MmioRead(address, data) => read(address, data, devices),
+        VcpuExit::MmioWrite(address, data) => write(address, data, devices),
         VcpuExit::Shutdown => return Err(Ending::Reboot),
         VcpuExit::InternalError => {
             return Err(Ending::Failed(format!("KVM internal error{}", advice(libc::EIO))));
@@ -136,39 +133,35 @@ fn handle(exit: VcpuExit<'_>, devices: &Devices) -> Result<Exit, Ending> {
                 advice(libc::EIO)
             )));
         }
-        _ => Exit::Other,
+        other => return answer(other, &devices.platform),
     })
 }
 
-fn advice(errno: i32) -> &'static str {
-    match errno {
-        libc::EIO | libc::EFAULT | libc::ENOSYS => {
-            ": this machine's KVM can't run guests; if it is a VM itself, use a host with full \
-             nested virtualization"
-        }
-        _ => "",
-    }
-}
-
-fn read(address: u64, data: &mut [u8], pci: &PciBus) -> Exit {
+fn read(address: u64, data: &mut [u8], devices: &Devices) -> Exit {
     if let Some(offset) = ecam(address) {
-        pci.config_read(offset, data);
+        devices.pci.config_read(offset, data);
         return Exit::PciConfig;
     }
+    if let Some(exit) = devices.platform.read_memory(address, data) {
+        return exit;
+    }
     match u32::try_from(address) {
-        Ok(address) => pci.bar_read(address, data),
+        Ok(address) => devices.pci.bar_read(address, data),
         Err(_) => data.fill(0xff),
     }
     Exit::Registers
 }
 
-fn write(address: u64, data: &[u8], pci: &PciBus) -> Exit {
+fn write(address: u64, data: &[u8], devices: &Devices) -> Exit {
     if let Some(offset) = ecam(address) {
-        pci.config_write(offset, data);
+        devices.pci.config_write(offset, data);
         return Exit::PciConfig;
     }
+    if let Some(exit) = devices.platform.write_memory(address, data) {
+        return exit;
+    }
     if let Ok(address) = u32::try_from(address) {
-        pci.bar_write(address, data);
+        devices.pci.bar_write(address, data);
     }
     Exit::Registers
 }

@@ -24,7 +24,7 @@ pub(super) struct Built {
 pub(super) struct Builder<'a> {
     built: Built,
     memory: &'a GuestMemory,
-    wires: Arc<Wires>,
+    vm: Arc<VmFd>,
     seccomp: Seccomp,
     /// The thread of all small devices.
     shared: Worker,
@@ -39,7 +39,7 @@ impl<'a> Builder<'a> {
         let pci = PciBus::new(virtio::BAR_BYTES);
         let built = Built { pci, workers: Vec::new(), counters: BTreeMap::new(), balloon: None };
         let shared = Worker::spawn("devices", move || seccomp.enter(Kind::Shared))?;
-        Ok(Self { built, memory, wires: Arc::new(Wires(vm.clone())), seccomp, shared })
+        Ok(Self { built, memory, vm: vm.clone(), seccomp, shared })
     }
 
     /// A device that shares the thread of the small ones.
@@ -88,10 +88,12 @@ impl<'a> Builder<'a> {
     }
 
     fn around(&self) -> Surroundings<'a> {
+        let requester = self.built.pci.next_requester();
+        let wires = Arc::new(Wires { vm: self.vm.clone(), requester });
         Surroundings {
             memory: self.memory,
-            messages: self.wires.clone(),
-            io_events: self.wires.clone(),
+            messages: wires.clone(),
+            io_events: wires,
             bar: self.built.pci.next_bar(layout::PCI_BARS),
         }
     }

@@ -121,9 +121,10 @@ impl Machine {
 
         let Built { pci, workers, counters, balloon } =
             devices::build(spec, ends, &vm, &memory, seccomp)?;
+        let vcpus = create_vcpus(&kvm, &vm, spec.cpus, entry)?;
+        hypervisor::complete_vm(&vm)?;
         let platform = Platform::new(&vm, serial, lifecycle.clone(), stats.clone());
         let platform = Arc::new(platform.map_err(failed("connect the platform's devices"))?);
-        let vcpus = create_vcpus(&kvm, &vm, spec.cpus, entry)?;
         let devices = Devices { platform, pci: Arc::new(pci), lifecycle, stats };
         Ok(Self { vcpus, devices, memory, workers, counters, balloon })
     }
@@ -213,7 +214,7 @@ fn create_vcpus(
     count: u16,
     entry: boot::Entry,
 ) -> Result<Vec<VcpuFd>, BuildError> {
-    let template = arch::vcpu::Template::new(kvm, count)?;
+    let template = arch::vcpu::Template::new(kvm, vm, count)?;
     (0..count)
         .map(|index| {
             let vcpu = vm

@@ -60,6 +60,13 @@ impl PciBus {
         window + u32::try_from(self.slots.len()).unwrap_or(0) * self.bar_bytes
     }
 
+    /// The requester id of the next function: bus << 8 | device << 3 | function.
+    #[must_use]
+    pub fn next_requester(&self) -> u32 {
+        // The bridge is device 0; at most 31 functions follow.
+        u32::try_from(self.slots.len() + 1).unwrap_or(0) << 3
+    }
+
     /// Puts a function into the next slot; gives it back when the bus is full.
     ///
     /// # Errors

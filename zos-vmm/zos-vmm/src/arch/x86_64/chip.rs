@@ -4,7 +4,7 @@
 //! the local APIC, whose deadline mode KVM emulates on every processor.
 
 use super::layout;
-use kvm_ioctls::{Cap, VmFd};
+use kvm_ioctls::{Cap, Error, Kvm, VmFd};
 
 /// What KVM must be able to do, with its name for people.
 pub const NEEDED: &[(Cap, &str)] = &[
@@ -20,13 +20,32 @@ pub const NEEDED: &[(Cap, &str)] = &[
     (Cap::TscDeadlineTimer, "KVM_CAP_TSC_DEADLINE_TIMER"),
 ];
 
+/// A message names its APIC by its address alone.
+pub const MESSAGE_FLAGS: u32 = 0;
+
+/// Makes a VM.
+///
+/// # Errors
+/// KVM refuses.
+pub fn new_vm(kvm: &Kvm) -> Result<VmFd, Error> {
+    kvm.create_vm()
+}
+
 /// Makes the interrupt controllers; before the first vCPU.
 ///
 /// # Errors
 /// KVM refuses.
-pub fn create(vm: &VmFd) -> Result<(), kvm_ioctls::Error> {
+pub fn create(vm: &VmFd) -> Result<(), Error> {
     vm.set_identity_map_address(layout::IDENTITY_MAP)?;
     let task_state = usize::try_from(layout::TASK_STATE).unwrap_or(0);
     vm.set_tss_address(task_state)?;
     vm.create_irq_chip()
+}
+
+/// Once all vCPUs are there nothing is left to make.
+///
+/// # Errors
+/// None.
+pub fn complete(_: &VmFd) -> Result<(), Error> {
+    Ok(())
 }

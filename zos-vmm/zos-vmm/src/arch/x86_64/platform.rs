@@ -118,6 +118,16 @@ impl Platform {
         Exit::PortWrite
     }
 
+    /// The guest reads an address that is no PCI function's: nobody is there, all else is ports.
+    pub fn read_memory(&self, _: u64, _: &mut [u8]) -> Option<Exit> {
+        None
+    }
+
+    /// The guest writes such an address.
+    pub fn write_memory(&self, _: u64, _: &[u8]) -> Option<Exit> {
+        None
+    }
+
     fn serial(&self) -> std::sync::MutexGuard<'_, Serial<Line, NoEvents, Console>> {
         self.serial.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,13 +1,15 @@
-//! A virtual CPU before its first instruction.
+//! A virtual CPU before its first instruction, and the exits that only this architecture has.
 //!
 //! CPUID comes first: KVM lets MSRs exist by it (and since Linux 6.13 refuses those that it hides).
 
 mod cpuid;
 
 use super::boot::Entry;
-use super::tables;
+use super::{Platform, tables};
+use crate::lifecycle::Ending;
+use crate::stats::Exit;
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_fpu, kvm_msr_entry, kvm_regs};
-use kvm_ioctls::{Kvm, VcpuFd};
+use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 
 const MSR_MISC_ENABLE: u32 = 0x1a0;
 const FAST_STRING: u64 = 1;
@@ -53,7 +55,7 @@ impl Template {
     ///
     /// # Errors
     /// KVM refuses.
-    pub fn new(kvm: &Kvm, cpus: u16) -> Result<Self, VcpuError> {
+    pub fn new(kvm: &Kvm, _: &VmFd, cpus: u16) -> Result<Self, VcpuError> {
         let cpuid = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(|source| VcpuError::Kvm { what: "read the CPU features", index: 0, source })?;
@@ -114,4 +116,35 @@ fn set_start(vcpu: &VcpuFd, entry: Entry) -> Result<(), kvm_ioctls::Error> {
         rflags: RFLAGS_RESERVED,
         ..Default::default()
     })
+}
+
+/// Answers an exit that only this architecture has: ports.
+///
+/// # Errors
+/// None: what ends a VM here is said by [`Platform`].
+#[allow(clippy::needless_pass_by_value)] // it holds the borrow of the vCPU
+pub fn answer(exit: VcpuExit<'_>, platform: &Platform) -> Result<Exit, Ending> {
+    Ok(match exit {
+        VcpuExit::IoIn(port, data) => platform.read(port, data),
+        VcpuExit::IoOut(port, data) => platform.write(port, data),
+        _ => Exit::Other,
+    })
+}
+
+/// Words for an error of KVM_RUN.
+#[must_use]
+pub fn advice(errno: i32) -> &'static str {
+    match errno {
+        libc::EIO | libc::EFAULT | libc::ENOSYS => {
+            ": this machine's KVM can't run guests; if it is a VM itself, use a host with full \
+             nested virtualization"
+        }
+        _ => "",
+    }
+}
+
+/// Tells the guest that it stood still.
+pub fn tell_of_pause(vcpu: &VcpuFd) {
+    // A guest that doesn't use KVM's clock has nothing to be told.
+    let _ = vcpu.kvmclock_ctrl();
 }

@@ -107,7 +107,7 @@ impl Tap {
             return Err(TapError::Name(name.to_owned()));
         }
         for (target, byte) in request.name.iter_mut().zip(name.bytes()) {
-            *target = byte.cast_signed();
+            *target = byte as libc::c_char;
         }
         request.flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
         let file = File::options().read(true).write(true).open("/dev/net/tun");
