@@ -87,6 +87,12 @@ pub struct Console {
     /// then on, and types. One at a time; a new one takes it over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<Source>,
+    /// A file that output is appended to (developers).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<Source>,
+    /// The process's own terminal (developers): raw, restored at the end.
+    #[serde(default)]
+    pub terminal: bool,
     /// How much the guest may write: bytes count. What is above is dropped, and told in a line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<Rate>,

@@ -111,12 +111,23 @@ impl Spec {
     fn validate_others(&self) -> Result<(), SpecError> {
         for (name, console) in [("serial", &self.serial), ("console", &self.console)] {
             let Some(console) = console else { continue };
-            for (field, source) in [("ring", &console.ring), ("socket", &console.socket)] {
+            let sources =
+                [("ring", &console.ring), ("socket", &console.socket), ("file", &console.file)];
+            for (field, source) in sources {
                 let field = format!("{name}.{field}");
                 source.as_ref().map_or(Ok(()), |source| file(&field, source))?;
             }
+            let kept = console.ring.is_none() || console.file.is_none();
+            check(&format!("{name}.file"), kept, "can't stand beside `ring`")?;
+            let free = console.ring.is_none() && console.file.is_none() && console.socket.is_none();
+            let alone = !console.terminal || free;
+            check(&format!("{name}.terminal"), alone, "can't stand beside another place")?;
             rate(&format!("{name}.rate"), console.rate)?;
         }
+        let terminal =
+            |console: &Option<crate::Console>| console.as_ref().is_some_and(|c| c.terminal);
+        let one = !(terminal(&self.serial) && terminal(&self.console));
+        check("console.terminal", one, "there is one terminal, and `serial` has it")?;
         if let Some(vsock) = &self.vsock {
             check("vsock.cid", Limits::CIDS.contains(&vsock.cid), "must be 3 to 4294967294")?;
             file("vsock.socket", &vsock.socket)?;
@@ -229,6 +240,12 @@ mod tests {
             ("serial.ring", |s| {
                 s.serial =
                     Some(Console { ring: Some(Source::Tap("t".into())), ..Console::default() });
+            }),
+            ("serial.terminal", |s| s.serial.as_mut().unwrap().terminal = true),
+            ("serial.file", |s| s.serial.as_mut().unwrap().file = Some(Source::Path("/f".into()))),
+            ("console.terminal", |s| {
+                let terminal = Some(Console { terminal: true, ..Console::default() });
+                (s.serial, s.console) = (terminal.clone(), terminal);
             }),
             ("disks[0].queues", |s| s.disks[0].queues = 0),
             ("disks[0].rate.bytes", |s| {

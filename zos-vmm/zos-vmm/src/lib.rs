@@ -14,7 +14,7 @@
 //! legacy interrupt of PCI (MSI-X only), a thread made after the start, a path opened after it.
 
 // Unsafe code stands in the modules that allow it by name: memory, the tap's ioctls, taking over
-// passed descriptors, KVM's descriptor.
+// passed descriptors, KVM's descriptor, the keeper's fork.
 #![deny(unsafe_code)]
 
 pub mod arch;
@@ -24,12 +24,14 @@ pub mod event;
 pub mod fuzz;
 pub mod hypervisor;
 pub mod jail;
+pub mod keeper;
 pub mod lifecycle;
 pub mod machine;
 pub mod memory;
 pub mod pci;
 pub mod rate;
 pub mod resources;
+pub mod sockets;
 pub mod stats;
 pub mod vcpu;
 pub mod virtio;

@@ -7,17 +7,20 @@
 //! ```
 #![allow(unsafe_code)]
 
-use crate::console::{Console, Ring, RingError};
+use crate::console::{Console, ConsoleEnds, Ring, RingError, Session, Sink, Wire};
 use crate::hypervisor::{self, HypervisorError};
+use crate::keeper::{Keeper, Remains, Terminal};
 use crate::rate::{Twin, TwinError};
+use crate::sockets;
 use crate::virtio::net::{Tap, TapError};
 use kvm_ioctls::Kvm;
 use rustix::io::{FdFlags, fcntl_setfd};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::io::{self, IsTerminal};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use zos_vmm_spec::{Source, Spec};
 
 const FIRST_FD: RawFd = 3;
@@ -39,10 +42,12 @@ pub struct Resources {
     pub kernel: File,
     /// The initramfs.
     pub initramfs: Option<File>,
-    /// Where the serial port writes.
-    pub serial: Console,
+    /// The serial port.
+    pub serial: ConsoleEnds,
     /// What the devices stand on.
     pub devices: DeviceEnds,
+    /// Cleans up at the end, for developers.
+    pub keeper: Option<Keeper>,
 }
 
 /// The host's ends of the devices, in the order of the spec.
@@ -54,6 +59,8 @@ pub struct DeviceEnds {
     pub taps: Vec<Tap>,
     /// The buckets of the VM's twin.
     pub twin: Option<Twin>,
+    /// virtio-console's.
+    pub console: Option<ConsoleEnds>,
 }
 
 /// Why something can't be had.
@@ -94,9 +101,33 @@ pub enum ResourceError {
         /// Cause.
         source: TapError,
     },
-    /// The console ring.
-    #[error("console")]
-    Ring(#[from] RingError),
+    /// A console ring.
+    #[error("{field}")]
+    Ring {
+        /// What names it.
+        field: String,
+        /// Cause.
+        source: RingError,
+    },
+    /// A listening socket.
+    #[error("{field}: listen")]
+    Listen {
+        /// What names it.
+        field: String,
+        /// Cause.
+        source: io::Error,
+    },
+    /// The terminal.
+    #[error("{field}: use the terminal on stdin")]
+    Terminal {
+        /// What names it.
+        field: String,
+        /// Cause.
+        source: io::Error,
+    },
+    /// No descriptor or process left.
+    #[error("make a descriptor or process")]
+    Out(#[source] io::Error),
     /// The twin's buckets.
     #[error("twin_rates")]
     Twin(#[from] TwinError),
@@ -166,7 +197,7 @@ impl Resources {
             }
             None => hypervisor::open()?,
         };
-        let mut opener = Opener { passed, jailed };
+        let mut opener = Opener { passed, jailed, remains: Remains::default() };
         let readable = |opener: &mut Opener, field: &str, source| opener.file(field, source, false);
         let kernel = readable(&mut opener, "kernel", &spec.kernel)?;
         let initramfs = spec.initramfs.as_ref();
@@ -185,18 +216,26 @@ impl Resources {
         let twin = spec.twin_rates.as_ref();
         let twin = twin.map(|source| opener.file("twin_rates", source, true)).transpose()?;
         let twin = twin.map(Twin::open).transpose()?;
-        let serial = match spec.serial.as_ref().and_then(|serial| serial.ring.as_ref()) {
-            Some(source) => Console::Ring(Ring::open(opener.file("serial.ring", source, true)?)?),
-            None if jailed || spec.serial.is_some() => Console::Nowhere,
-            None => Console::Stdout,
+        let serial = match &spec.serial {
+            Some(serial) => opener.console("serial", serial)?,
+            None => {
+                let sink = if jailed { Sink::Nowhere } else { Sink::Stdout };
+                ConsoleEnds { console: Console::new(sink, None), session: None }
+            }
         };
-        Ok(Self { kvm, kernel, initramfs, serial, devices: DeviceEnds { disks, taps, twin } })
+        let console = spec.console.as_ref();
+        let console = console.map(|console| opener.console("console", console)).transpose()?;
+        let keeper = Keeper::start(opener.remains).map_err(ResourceError::Out)?;
+        let devices = DeviceEnds { disks, taps, twin, console };
+        Ok(Self { kvm, kernel, initramfs, serial, devices, keeper })
     }
 }
 
 struct Opener {
     passed: Passed,
     jailed: bool,
+    /// What the keeper is to clean up.
+    remains: Remains,
 }
 
 impl Opener {
@@ -217,12 +256,86 @@ impl Opener {
         tap.map_err(|source| ResourceError::Tap { field, source })
     }
 
+    fn console(
+        &mut self,
+        name: &str,
+        spec: &zos_vmm_spec::Console,
+    ) -> Result<ConsoleEnds, ResourceError> {
+        let field = |part: &str| format!("{name}.{part}");
+        let sink = if let Some(source) = &spec.ring {
+            let field = field("ring");
+            let ring = Ring::open(self.file(&field, source, true)?);
+            Sink::Ring(ring.map_err(|source| ResourceError::Ring { field, source })?)
+        } else if let Some(source) = &spec.file {
+            Sink::File(self.appended(field("file"), source)?)
+        } else if spec.terminal {
+            Sink::Stdout
+        } else {
+            Sink::Nowhere
+        };
+        let session = if let Some(source) = &spec.socket {
+            let listener = self.listener(field("socket"), source)?;
+            Some(Session::socket(wire()?, listener))
+        } else if spec.terminal {
+            Some(Session::terminal(wire()?, self.terminal(field("terminal"))?))
+        } else {
+            None
+        };
+        let wire = session.as_ref().map(Session::wire);
+        Ok(ConsoleEnds { console: Console::new(sink, wire), session })
+    }
+
+    fn appended(&mut self, field: String, source: &Source) -> Result<File, ResourceError> {
+        match source {
+            Source::Path(path) if !self.jailed => {
+                let file = File::options().append(true).create(true).open(path);
+                file.map_err(|source| ResourceError::Open { field, path: path.clone(), source })
+            }
+            source => self.file(&field, source, true),
+        }
+    }
+
+    /// A socket that listens.
+    fn listener(&mut self, field: String, source: &Source) -> Result<OwnedFd, ResourceError> {
+        let failed = |field, source| ResourceError::Listen { field, source };
+        match source {
+            Source::Fd(name) => {
+                let fd = self.fd(&field, name)?;
+                sockets::adopt(fd.into()).map_err(|source| failed(field, source))
+            }
+            Source::Path(path) if !self.jailed => {
+                let (fd, bound) = sockets::bind(path).map_err(|source| failed(field, source))?;
+                self.remains.sockets.push(bound);
+                Ok(fd)
+            }
+            _ => Err(ResourceError::Jailed { field }),
+        }
+    }
+
+    /// Stdin, raw if it is a terminal.
+    fn terminal(&mut self, field: String) -> Result<OwnedFd, ResourceError> {
+        if self.jailed {
+            return Err(ResourceError::Jailed { field });
+        }
+        let failed = |source| ResourceError::Terminal { field: field.clone(), source };
+        let input = std::io::stdin().as_fd().try_clone_to_owned().map_err(&failed)?;
+        if input.is_terminal() {
+            let tty = input.try_clone().map_err(&failed)?;
+            self.remains.terminal = Some(Terminal::make_raw(tty).map_err(failed)?);
+        }
+        Ok(input)
+    }
+
     fn fd(&mut self, field: &str, name: &str) -> Result<File, ResourceError> {
         self.passed.remove(name).map(File::from).ok_or_else(|| ResourceError::NotPassed {
             field: field.to_owned(),
             name: name.to_owned(),
         })
     }
+}
+
+fn wire() -> Result<Arc<Wire>, ResourceError> {
+    Wire::new().map(Arc::new).map_err(ResourceError::Out)
 }
 
 fn open(field: &str, path: &Path, write: bool) -> Result<File, ResourceError> {

@@ -73,7 +73,7 @@ impl Kind {
             Kind::Vcpu => &[],
             Kind::Blk => &[WAIT, &[libc::SYS_preadv, libc::SYS_pwritev, libc::SYS_fdatasync]],
             Kind::Net => &[WAIT, &[libc::SYS_readv, libc::SYS_writev]],
-            Kind::Shared => &[WAIT, &[libc::SYS_getrandom]],
+            Kind::Shared => &[WAIT, &[libc::SYS_getrandom, libc::SYS_accept4]],
         }
     }
 

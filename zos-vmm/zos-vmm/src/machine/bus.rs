@@ -16,6 +16,8 @@ use std::sync::Arc;
 pub(super) struct Built {
     pub(super) pci: PciBus,
     pub(super) workers: Vec<Worker>,
+    /// The thread of all small devices.
+    pub(super) shared: Worker,
     pub(super) counters: BTreeMap<String, Counters>,
     pub(super) balloon: Option<BalloonHandle>,
 }
@@ -26,8 +28,6 @@ pub(super) struct Builder<'a> {
     memory: &'a GuestMemory,
     vm: Arc<VmFd>,
     seccomp: Seccomp,
-    /// The thread of all small devices.
-    shared: Worker,
 }
 
 impl<'a> Builder<'a> {
@@ -37,9 +37,10 @@ impl<'a> Builder<'a> {
         seccomp: Seccomp,
     ) -> Result<Self, BuildError> {
         let pci = PciBus::new(virtio::BAR_BYTES);
-        let built = Built { pci, workers: Vec::new(), counters: BTreeMap::new(), balloon: None };
         let shared = Worker::spawn("devices", move || seccomp.enter(Kind::Shared))?;
-        Ok(Self { built, memory, vm: vm.clone(), seccomp, shared })
+        let (workers, counters) = (Vec::new(), BTreeMap::new());
+        let built = Built { pci, workers, shared, counters, balloon: None };
+        Ok(Self { built, memory, vm: vm.clone(), seccomp })
     }
 
     /// A device that shares the thread of the small ones.
@@ -52,7 +53,7 @@ impl<'a> Builder<'a> {
         let around = self.around();
         let queues = profile.queues.len();
         self.built.counters.insert(name.to_owned(), profile.counters.clone());
-        let part = Part { queues, backend, worker: &mut self.shared };
+        let part = Part { queues, backend, worker: &mut self.built.shared };
         let function = VirtioPci::new(name, profile, vec![part], around)?;
         self.add(function)
     }
@@ -82,8 +83,7 @@ impl<'a> Builder<'a> {
         self.built.balloon = Some(handle);
     }
 
-    pub(super) fn finish(mut self) -> Built {
-        self.built.workers.push(self.shared);
+    pub(super) fn finish(self) -> Built {
         self.built
     }
 

@@ -20,7 +20,7 @@ pub(super) fn build(
     memory: &GuestMemory,
     seccomp: Seccomp,
 ) -> Result<Built, BuildError> {
-    let DeviceEnds { disks, taps, twin: _ } = ends;
+    let DeviceEnds { disks, taps, twin: _, console: _ } = ends;
     let mut builder = Builder::new(vm, memory, seccomp)?;
     for (disk, file) in spec.disks.iter().zip(disks) {
         let blk = Blk::new(file, disk.readonly, disk.serial_bytes())

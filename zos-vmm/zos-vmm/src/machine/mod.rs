@@ -14,8 +14,10 @@ mod cpus;
 mod devices;
 
 use crate::arch::{self, Platform, boot, layout, vcpu as arch_vcpu};
+use crate::console::PortSeat;
 use crate::hypervisor::{self, HypervisorError};
 use crate::jail::{Kind, Seccomp};
+use crate::keeper::Keeper;
 use crate::lifecycle::Lifecycle;
 use crate::memory::{self, GuestMemory, MemoryError, PositionedFile};
 use crate::resources::Resources;
@@ -41,6 +43,7 @@ pub struct Machine {
     workers: Vec<Worker>,
     counters: BTreeMap<String, Counters>,
     balloon: Option<BalloonHandle>,
+    keeper: Option<Keeper>,
 }
 
 /// A VM that runs.
@@ -51,6 +54,7 @@ pub struct Running {
     workers: Vec<Worker>,
     counters: BTreeMap<String, Counters>,
     balloon: Option<BalloonHandle>,
+    _keeper: Option<Keeper>,
 }
 
 /// Why a VM can't be built.
@@ -108,7 +112,7 @@ impl Machine {
         seccomp: Seccomp,
     ) -> Result<Self, BuildError> {
         let failed = |what| move |source| BuildError::Io { what, source };
-        let Resources { kvm, kernel, initramfs, serial, devices: ends } = resources;
+        let Resources { kvm, kernel, initramfs, serial, devices: ends, keeper } = resources;
         let vm = Arc::new(hypervisor::create_vm(&kvm)?);
         let memory = memory::create(&layout::ram(spec.memory.0))?;
         memory::register(&vm, &memory)?;
@@ -119,14 +123,18 @@ impl Machine {
             initramfs.map(|file| positioned(file, "read the initramfs' size")).transpose()?;
         let entry = boot::load(&memory, kernel, initramfs, &spec.cmdline, spec.cpus)?;
 
-        let Built { pci, workers, counters, balloon } =
+        let Built { pci, mut workers, mut shared, counters, balloon } =
             devices::build(spec, ends, &vm, &memory, seccomp)?;
         let vcpus = create_vcpus(&kvm, &vm, spec.cpus, entry)?;
         hypervisor::complete_vm(&vm)?;
-        let platform = Platform::new(&vm, serial, lifecycle.clone(), stats.clone());
+        let platform = Platform::new(&vm, serial.console, lifecycle.clone(), stats.clone());
         let platform = Arc::new(platform.map_err(failed("connect the platform's devices"))?);
+        if let Some(session) = serial.session {
+            shared.attend(Box::new(PortSeat::new(session, platform.clone())));
+        }
+        workers.push(shared);
         let devices = Devices { platform, pci: Arc::new(pci), lifecycle, stats };
-        Ok(Self { vcpus, devices, memory, workers, counters, balloon })
+        Ok(Self { vcpus, devices, memory, workers, counters, balloon, keeper })
     }
 
     /// Sets the vCPUs going.
@@ -134,14 +142,14 @@ impl Machine {
     /// # Errors
     /// No thread left.
     pub fn start(self, seccomp: Seccomp) -> Result<Running, BuildError> {
-        let Self { vcpus, devices, memory, workers, counters, balloon } = self;
+        let Self { vcpus, devices, memory, workers, counters, balloon, keeper } = self;
         let cpus = (0..).zip(vcpus).map(|(index, vcpu)| -> Box<dyn Cpu> {
             Box::new(KvmCpu::new(index, vcpu, devices.clone(), memory.clone()))
         });
         let enter = move || seccomp.enter(Kind::Vcpu);
         let cpus = Cpus::start(cpus.collect(), &devices.lifecycle, &devices.stats, enter)
             .map_err(|source| BuildError::Io { what: "start a vCPU's thread", source })?;
-        Ok(Running { cpus, devices, workers, counters, balloon })
+        Ok(Running { cpus, devices, workers, counters, balloon, _keeper: keeper })
     }
 }
 

@@ -8,6 +8,8 @@
 //!  loop: poll(commands, kicks, outside, alarms) ─▶ shares of work              waits for stop
 //! ```
 //!
+//! A desk without queues (the serial port's socket) works from the first moment to the last.
+//!
 //! Threads are made before the guest runs, so that no thread has to make one later, and none may.
 //! Small devices share one; a disk's queue or a net's pair of queues has one of its own.
 
@@ -91,6 +93,14 @@ impl Worker {
         self.desks += 1;
         self.mailbox.send(Command::Sit(Box::new(Seat::new(backend, kicks))));
         Desk { mailbox: self.mailbox.clone(), number, working: false }
+    }
+
+    /// Gives a desk to what has no queues, and so no driver: it works from now until the thread
+    /// ends.
+    pub fn attend(&mut self, backend: Box<dyn Backend>) {
+        self.desks += 1;
+        let seat = Seat { standing: true, ..Seat::new(backend, Vec::new()) };
+        self.mailbox.send(Command::Sit(Box::new(seat)));
     }
 
     /// Brings all its devices to rest: when this returns, the thread touches no guest memory.
@@ -259,7 +269,9 @@ struct Due {
 struct Seat {
     backend: Box<dyn Backend>,
     kicks: Vec<Arc<Event>>,
-    /// Some while it works.
+    /// Works without a driver.
+    standing: bool,
+    /// Some while it works for a driver.
     interrupt: Option<Arc<Interrupt>>,
     broken: bool,
     due: Due,
@@ -267,11 +279,12 @@ struct Seat {
 
 impl Seat {
     fn new(backend: Box<dyn Backend>, kicks: Vec<Arc<Event>>) -> Self {
-        Self { backend, kicks, interrupt: None, broken: false, due: Due::default() }
+        let due = Due::default();
+        Self { backend, kicks, standing: false, interrupt: None, broken: false, due }
     }
 
     fn works(&self) -> bool {
-        self.interrupt.is_some() && !self.broken
+        (self.standing || self.interrupt.is_some()) && !self.broken
     }
 
     fn start(&mut self, activation: Activation) {
@@ -326,9 +339,9 @@ impl Seat {
     }
 
     fn check(&mut self, result: Result<(), Broken>) {
-        if let (Err(_), Some(interrupt)) = (result, &self.interrupt) {
-            interrupt.need_reset();
+        if result.is_err() {
             self.broken = true;
+            self.interrupt.iter().for_each(|interrupt| interrupt.need_reset());
         }
     }
 }

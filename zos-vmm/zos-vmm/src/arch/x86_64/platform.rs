@@ -9,14 +9,14 @@
 
 use super::acpi::{RESET_VALUE, SLEEP_TYPE_OFF};
 use super::layout::line;
-use crate::console::Console;
+use crate::console::{Console, Port, Wire};
 use crate::event::Event;
 use crate::lifecycle::{Ending, Lifecycle};
 use crate::stats::{Exit, Stats};
 use kvm_ioctls::VmFd;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use vm_superio::serial::NoEvents;
+use vm_superio::serial::SerialEvents;
 use vm_superio::{Serial, Trigger};
 
 /// Port numbers.
@@ -48,9 +48,22 @@ impl Trigger for Line {
     }
 }
 
+/// Tells the console that the guest has read its input.
+struct Reader(Option<Arc<Wire>>);
+
+impl SerialEvents for Reader {
+    fn buffer_read(&self) {}
+    fn out_byte(&self) {}
+    fn tx_lost_byte(&self) {}
+
+    fn in_buffer_empty(&self) {
+        self.0.iter().for_each(|wire| wire.room());
+    }
+}
+
 /// The devices behind ports, and the power button.
 pub struct Platform {
-    serial: Mutex<Serial<Line, NoEvents, Console>>,
+    serial: Mutex<Serial<Line, Reader, Console>>,
     button: Event,
     lifecycle: Arc<Lifecycle>,
     stats: Arc<Stats>,
@@ -72,7 +85,9 @@ impl Platform {
             vm.register_irqfd(event.as_eventfd(), number)?;
             Ok(event)
         };
-        let serial = Mutex::new(Serial::new(Line(line(line::SERIAL)?), console));
+        let reader = Reader(console.wire());
+        let serial = Serial::with_events(Line(line(line::SERIAL)?), reader, console);
+        let serial = Mutex::new(serial);
         Ok(Self { serial, button: line(line::POWER_BUTTON)?, lifecycle, stats })
     }
 
@@ -128,8 +143,16 @@ impl Platform {
         None
     }
 
-    fn serial(&self) -> std::sync::MutexGuard<'_, Serial<Line, NoEvents, Console>> {
+    fn serial(&self) -> std::sync::MutexGuard<'_, Serial<Line, Reader, Console>> {
         self.serial.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The serial port's FIFO.
+impl Port for Platform {
+    fn input(&self, bytes: &[u8]) -> usize {
+        // A full FIFO, or a guest that tests its loop: later.
+        self.serial().enqueue_raw_bytes(bytes).unwrap_or(0)
     }
 }
 
