@@ -72,11 +72,11 @@ impl Keeper {
     ///
     /// # Errors
     /// No process or descriptor left; then it is cleaned up now.
-    pub fn start(remains: Remains) -> io::Result<Option<Self>> {
+    pub fn start(remains: &Remains) -> io::Result<Option<Self>> {
         if remains.sockets.is_empty() && remains.terminal.is_none() {
             return Ok(None);
         }
-        let started = Self::fork(&remains);
+        let started = Self::fork(remains);
         if started.is_err() {
             remains.clean_up();
         }
@@ -138,8 +138,8 @@ mod tests {
         assert!(echoes());
         let terminal = Terminal::make_raw(pty.slave.try_clone().unwrap()).unwrap();
         assert!(!echoes());
-        let keeper =
-            Keeper::start(Remains { sockets: vec![bound], terminal: Some(terminal) }).unwrap();
+        let remains = Remains { sockets: vec![bound], terminal: Some(terminal) };
+        let keeper = Keeper::start(&remains).unwrap();
         assert!(!echoes() && path.exists());
         drop(keeper);
         assert!(echoes() && !path.exists());
@@ -147,6 +147,6 @@ mod tests {
 
     #[test]
     fn nothing_to_keep_needs_no_keeper() {
-        assert!(Keeper::start(Remains::default()).unwrap().is_none());
+        assert!(Keeper::start(&Remains::default()).unwrap().is_none());
     }
 }

@@ -225,7 +225,7 @@ impl Resources {
         };
         let console = spec.console.as_ref();
         let console = console.map(|console| opener.console("console", console)).transpose()?;
-        let keeper = Keeper::start(opener.remains).map_err(ResourceError::Out)?;
+        let keeper = Keeper::start(&opener.remains).map_err(ResourceError::Out)?;
         let devices = DeviceEnds { disks, taps, twin, console };
         Ok(Self { kvm, kernel, initramfs, serial, devices, keeper })
     }

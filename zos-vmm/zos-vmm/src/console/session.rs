@@ -33,8 +33,6 @@ const TURNS: usize = 16;
 const BELL: u32 = 0;
 const LISTENER: u32 = 1;
 const CLIENT: u32 = 2;
-/// Tokens of a session, from 0 on.
-pub(crate) const SESSION_TOKENS: u32 = 3;
 
 /// The interactive side of a console.
 #[derive(Debug)]
@@ -100,20 +98,20 @@ impl Session {
         self.typed.drain(..count.min(self.typed.len()));
     }
 
-    /// What to wait for: tokens from 0 to [`SESSION_TOKENS`], behind `base`.
-    pub fn outside<'a>(&'a self, base: u32, waits: &mut Waits<'a>) {
-        waits.add(base + BELL, self.wire.bell().as_fd(), PollFlags::IN);
+    /// What to wait for.
+    pub fn outside<'a>(&'a self, waits: &mut Waits<'a>) {
+        waits.add(BELL, self.wire.bell().as_fd(), PollFlags::IN);
         let flags = self.client_flags();
         match &self.seat {
             Seat::Socket { listener, client } => {
-                waits.add(base + LISTENER, listener.as_fd(), PollFlags::IN);
+                waits.add(LISTENER, listener.as_fd(), PollFlags::IN);
                 if let Some(client) = client {
-                    waits.add(base + CLIENT, client.socket.as_fd(), flags);
+                    waits.add(CLIENT, client.socket.as_fd(), flags);
                 }
             }
             // A terminal has no end that would have to be heard of.
             Seat::Terminal { input, .. } if !flags.is_empty() => {
-                waits.add(base + CLIENT, input.as_fd(), flags);
+                waits.add(CLIENT, input.as_fd(), flags);
             }
             Seat::Terminal { .. } => {}
         }
@@ -130,7 +128,7 @@ impl Session {
         flags
     }
 
-    /// One of the descriptors is ready: `token` without the base.
+    /// One of the descriptors is ready: the one of this token.
     pub fn ready(&mut self, token: u32) {
         match token {
             BELL => {
@@ -252,7 +250,7 @@ impl Backend for PortSeat {
     }
 
     fn outside<'a>(&'a self, waits: &mut Waits<'a>) {
-        self.session.outside(0, waits);
+        self.session.outside(waits);
     }
 
     fn ready(&mut self, token: u32) -> Result<(), Broken> {

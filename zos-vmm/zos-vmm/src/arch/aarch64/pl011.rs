@@ -89,6 +89,11 @@ impl<W: Write, I: Fn()> Pl011<W, I> {
         room
     }
 
+    /// Whether no input waits for the guest.
+    pub(super) fn has_read_all(&self) -> bool {
+        self.received.is_empty()
+    }
+
     pub(super) fn read(&mut self, offset: u64) -> u32 {
         match offset {
             DR => self.received.pop_front().map_or(0, u32::from),

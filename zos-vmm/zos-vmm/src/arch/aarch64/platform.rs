@@ -9,7 +9,7 @@
 use super::layout::{self, line};
 use super::pl011::Pl011;
 use super::pl061::Pl061;
-use crate::console::Console;
+use crate::console::{Console, Port, Wire};
 use crate::event::Event;
 use crate::lifecycle::Lifecycle;
 use crate::stats::{Exit, Stats};
@@ -24,6 +24,8 @@ type Edge = Box<dyn Fn() + Send>;
 /// The devices, and the power button.
 pub struct Platform {
     serial: Mutex<Pl011<Console, Edge>>,
+    /// Hears that the guest has read the serial port's input.
+    reader: Option<Arc<Wire>>,
     clock: Mutex<Rtc<NoEvents>>,
     button: Mutex<Pl061<Edge>>,
 }
@@ -40,6 +42,7 @@ impl Platform {
             Ok(Box::new(move || event.signal()))
         };
         Ok(Self {
+            reader: console.wire(),
             serial: Mutex::new(Pl011::new(console, line(line::SERIAL)?)),
             // It starts with the host's time; the guest may set its own.
             clock: Mutex::new(Rtc::new()),
@@ -52,16 +55,11 @@ impl Platform {
         lock(&self.button).press();
     }
 
-    /// Input for the guest's serial port; tells how many bytes there was room for.
-    pub fn receive(&self, bytes: &[u8]) -> usize {
-        lock(&self.serial).receive(bytes)
-    }
-
     /// The guest reads an address that is no PCI function's; nothing where nobody is.
     pub fn read_memory(&self, address: u64, data: &mut [u8]) -> Option<Exit> {
         let (device, offset) = locate(address)?;
         let (value, exit) = match device {
-            Device::Serial => (lock(&self.serial).read(offset), Exit::Serial),
+            Device::Serial => (self.read_serial(offset), Exit::Serial),
             Device::Button => (lock(&self.button).read(offset), Exit::Registers),
             Device::Clock => {
                 let mut bytes = [0; 4];
@@ -74,6 +72,15 @@ impl Platform {
             *byte = value;
         }
         Some(exit)
+    }
+
+    fn read_serial(&self, offset: u64) -> u32 {
+        let mut serial = lock(&self.serial);
+        let value = serial.read(offset);
+        if serial.has_read_all() {
+            self.reader.iter().for_each(|wire| wire.room());
+        }
+        value
     }
 
     /// The guest writes such an address.
@@ -98,6 +105,13 @@ impl Platform {
                 Exit::Registers
             }
         })
+    }
+}
+
+/// The serial port's FIFO.
+impl Port for Platform {
+    fn input(&self, bytes: &[u8]) -> usize {
+        lock(&self.serial).receive(bytes)
     }
 }
 
