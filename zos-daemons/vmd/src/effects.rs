@@ -150,6 +150,7 @@ pub async fn start(
             ring: Some(ring),
             socket: Some(serial),
             rate: Some(Rate { bytes: Some(CONSOLE), operations: None }),
+            ..Console::default()
         }),
         console: None,
         // No two guests hear of each other by it, so each may have the same number.
