@@ -75,6 +75,26 @@ impl Apt {
         })
     }
 
+    /// Names and versions of all that an empty machine would get with these packages: the essential ones, these, and what
+    /// they depend on, as apt itself resolves it.
+    ///
+    /// # Errors
+    /// A package that isn't served, dependencies that contradict each other, or the network.
+    pub fn closure(
+        &self,
+        names: &[String],
+        arch: Arch,
+        suite: &str,
+    ) -> Result<Vec<(String, String)>> {
+        self.refresh()?;
+        let mut command = self.command("apt-get");
+        command.args(["install", "--print-uris", "--yes", "-qq", "--no-install-recommends"]);
+        command.args(["-o", &format!("APT::Default-Release={suite}")]);
+        command.arg(format!("?and(?essential,?architecture({}))", arch.debian()));
+        let text = tool::output(command.args(names))?;
+        Ok(text.lines().filter_map(parse_uri).collect())
+    }
+
     /// Downloads one version into a folder; gives the file.
     ///
     /// # Errors
@@ -233,6 +253,14 @@ fn rows_of_uris(text: &str) -> String {
     rows.concat()
 }
 
+/// Name and version from `'URI' NAME_VERSION_ARCH.deb SIZE HASH`; an epoch's colon is written `%3a`.
+fn parse_uri(line: &str) -> Option<(String, String)> {
+    let file = line.split(' ').nth(1)?.strip_suffix(".deb")?;
+    let mut fields = file.split('_');
+    let (name, version, _arch) = (fields.next()?, fields.next()?, fields.next()?);
+    Some((name.to_owned(), version.replace("%3a", ":")))
+}
+
 /// Versions of one suite from `name | version | site suite/component arch Packages`, in order.
 fn parse_madison(text: &str, suite: &str) -> Vec<String> {
     let row = |line: &str| {
@@ -318,10 +346,23 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_uri_names_a_version() {
+        let check = |line: &str, wanted: Option<(&str, &str)>| {
+            let found = parse_uri(line);
+            let found = found.as_ref().map(|(name, version)| (name.as_str(), version.as_str()));
+            assert_eq!(found, wanted, "{line}");
+        };
+        let line = "'http://d.example/p/libcap2_2.75-10%2bdeb13u1%2bb3_amd64.deb' libcap2_1%3a2.75-10+deb13u1+b3_amd64.deb 1 MD5Sum:0";
+        check(line, Some(("libcap2", "1:2.75-10+deb13u1+b3")));
+        check("Reading package lists...", None);
+        check("", None);
+    }
+
     proptest! {
         #[test]
         fn any_answer_is_read_without_panic(text in "(?s).{0,300}") {
-            let _ = (Sites::parse(&text), rows_of_uris(&text), parse_madison(&text, "trixie"), parse_show(&text));
+            let _ = (Sites::parse(&text), rows_of_uris(&text), parse_madison(&text, "trixie"), parse_show(&text), parse_uri(&text));
         }
     }
 }

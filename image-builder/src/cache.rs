@@ -5,6 +5,7 @@
 //!   blobs/<sha256>              files as fetched; the name is the content
 //!   trees/<sha256>/             a package, unpacked
 //!   kernels/<key>/              vmlinuz, config, modinfo; the key hashes what went in
+//!   debian/<key>/               a stock Debian for tests: kernel, initrd, root disk
 //!   segments/<key>              compressed parts of an initramfs
 //!   apt/                        apt's own lists, for the suites that inputs.toml names
 //!   build/linux-<version>/      kernel source and object folders: may go at any time
@@ -21,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 use crate::error::{Error, Result, make_dir};
 
 /// Folders whose entries stand for themselves, and may be pruned one by one.
-const SHELVES: [&str; 5] = ["blobs", "trees", "kernels", "segments", "build"];
+const SHELVES: [&str; 6] = ["blobs", "trees", "kernels", "debian", "segments", "build"];
 
 /// The cache folder.
 #[derive(Clone, Debug)]
@@ -87,6 +88,12 @@ impl Cache {
     #[must_use]
     pub fn kernel(&self, key: &str) -> PathBuf {
         self.root.join("kernels").join(key)
+    }
+
+    /// Where a Debian with this key lies.
+    #[must_use]
+    pub fn debian(&self, key: &str) -> PathBuf {
+        self.root.join("debian").join(key)
     }
 
     /// Where a compressed part of an initramfs lies.

@@ -155,7 +155,7 @@ impl Fetcher {
     }
 
     /// A temporary folder on the cache's file system.
-    fn staging(&self) -> Result<tempfile::TempDir> {
+    pub(crate) fn staging(&self) -> Result<tempfile::TempDir> {
         let dir = self.cache.root().join("tmp");
         make_dir(&dir)?;
         tempfile::tempdir_in(&dir).map_err(Error::io("make a folder in", dir))

@@ -25,6 +25,20 @@ pub struct Inputs {
     /// Programs taken out of packages into the image.
     #[serde(default)]
     pub tool: Vec<Tool>,
+    /// A stock Debian for tests.
+    pub debian: Option<Debian>,
+}
+
+/// A stock Debian, installed into a disk image as any other.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Debian {
+    /// Its suite; one of `suite`.
+    pub suite: String,
+    /// What it has beside the essential packages.
+    pub packages: Vec<String>,
+    /// Why it is here at all.
+    pub reason: String,
 }
 
 /// Where a suite is served, relative to what the machine itself uses.
@@ -67,13 +81,15 @@ pub enum Purpose {
     Tests,
     /// Programs by others that tests and the bench hold ours against; never in the image.
     Peers,
+    /// A package of the Debian that runs as a guest of tests; never in the image.
+    Debian,
 }
 
 impl Purpose {
     /// Whether packages with this purpose have a part in the image.
     #[must_use]
     pub fn is_in_image(self) -> bool {
-        !matches!(self, Self::Tests | Self::Peers)
+        !matches!(self, Self::Tests | Self::Peers | Self::Debian)
     }
 }
 
@@ -135,14 +151,22 @@ impl Inputs {
             if (p.purpose == Purpose::Peers) == p.programs.is_empty() {
                 return broken("a peer, and nothing else, names its `programs`".into());
             }
-            if p.purpose == Purpose::Library {
-                return broken("libraries are found by themselves".into());
+            if matches!(p.purpose, Purpose::Library | Purpose::Debian) {
+                return broken(
+                    "libraries, and packages of [debian], are found by themselves".into(),
+                );
             }
             if let Some(bad) =
                 p.only.iter().flatten().find(|a| !Arch::ALL.iter().any(|x| x.name() == *a))
             {
                 return broken(format!("`{bad}` is no architecture of ours"));
             }
+        }
+        if let Some(debian) = &inputs.debian
+            && !inputs.suite.contains_key(&debian.suite)
+        {
+            let why = format!("suite `{}` isn't among [suite.*]", debian.suite);
+            return Err(Error::form("inputs.toml: debian", why));
         }
         for t in &inputs.tool {
             if !inputs.package.iter().any(|p| p.name == t.package && p.purpose == Purpose::Tool) {
@@ -248,10 +272,11 @@ impl Lock {
         write(path, self.text()?.as_bytes())
     }
 
-    /// The pin of a package for an architecture.
+    /// The pin of a package for an architecture. Debian's own of the same name are another matter ([`Lock::of`]).
     #[must_use]
     pub fn find(&self, name: &str, arch: Arch) -> Option<&Pin> {
-        self.package.iter().find(|p| p.name == name && p.fits(arch))
+        let named = |p: &&Pin| p.name == name && p.fits(arch) && p.purpose != Purpose::Debian;
+        self.package.iter().find(named)
     }
 
     /// All pins for an architecture and purpose, in the lock's order.

@@ -20,6 +20,7 @@ pub mod apt;
 pub mod arch;
 pub mod cache;
 pub mod cpio;
+pub mod debian;
 pub mod elf;
 pub mod error;
 pub mod fat;

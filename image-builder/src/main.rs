@@ -15,7 +15,7 @@ use image_builder::inputs::Purpose;
 use image_builder::kernel::{self, Flavour};
 use image_builder::progress::{say, size, span};
 use image_builder::project::Project;
-use image_builder::{image, update};
+use image_builder::{debian, image, update};
 
 /// Builds the kernels, the initramfs and every bootable form of ZOS.
 #[derive(Parser)]
@@ -69,9 +69,15 @@ enum Verb {
     Fetch {
         #[command(flatten)]
         common: Common,
-        /// kernel, tool, library, firmware, microcode, boot or tests [default: all but tests]
+        /// kernel, tool, library, firmware, microcode, boot, tests, peers or debian [default: all but tests]
         #[arg(long)]
         purpose: Option<String>,
+    },
+    /// Builds the stock Debian that tests run as a guest, and shows where it lies
+    #[command(after_help = "Example:\n  image-builder debian")]
+    Debian {
+        #[command(flatten)]
+        common: Common,
     },
     /// Moves the pins in inputs.lock to the newest versions
     #[command(
@@ -154,6 +160,13 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         }
         Verb::Fetch { common, purpose } => {
             fetch(&open(cache, &common)?.1, common.arch, purpose.as_deref())
+        }
+        Verb::Debian { common } => {
+            let built = debian::build(&open(cache, &common)?.1, common.arch).context("Debian")?;
+            for file in [built.kernel, built.initrd, built.root] {
+                println!("{}", file.display());
+            }
+            Ok(())
         }
         Verb::Update { common, names } => {
             let (project, fetcher) = open(cache, &common)?;

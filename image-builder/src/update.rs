@@ -28,7 +28,11 @@ pub fn update(fetcher: &Fetcher, arch: Arch, names: &[String]) -> Result<(Lock, 
     if fetcher.offline() {
         return Err(Error::Offline("the list of newest versions".into()));
     }
-    if let Some(unknown) = names.iter().find(|n| fetcher.inputs.find(n).is_none()) {
+    let of_debian = |name: &String| {
+        fetcher.inputs.debian.as_ref().is_some_and(|debian| debian.packages.contains(name))
+    };
+    let known = |name: &String| fetcher.inputs.find(name).is_some() || of_debian(name);
+    if let Some(unknown) = names.iter().find(|name| !known(name)) {
         let libraries = fetcher
             .lock
             .package
@@ -73,9 +77,29 @@ pub fn update(fetcher: &Fetcher, arch: Arch, names: &[String]) -> Result<(Lock, 
                 .cloned(),
         );
     }
+    if names.is_empty() || names.iter().any(of_debian) {
+        pins.extend(debian(fetcher, arch)?);
+    } else {
+        pins.extend(fetcher.lock.of(Purpose::Debian, arch).cloned());
+    }
     let lock = Lock { package: pins };
     let moved = differences(&fetcher.lock, &lock);
     Ok((lock, moved))
+}
+
+/// The Debian of tests: its packages and all that they depend on, of one moment.
+fn debian(fetcher: &Fetcher, arch: Arch) -> Result<Vec<Pin>> {
+    let Some(debian) = fetcher.inputs.debian.as_ref().filter(|_| arch == Arch::X86_64) else {
+        return Ok(Vec::new());
+    };
+    let all = fetcher.apt.closure(&debian.packages, arch, &debian.suite)?;
+    let pin = |(name, version): (String, String)| {
+        let served = fetcher.apt.show(&name, arch, &version)?;
+        let (arch, sha256, size) = (served.arch, served.sha256, served.size);
+        let (suite, purpose) = (debian.suite.clone(), Purpose::Debian);
+        Ok(Pin { name, version, suite, arch, purpose, sha256, size, needed_by: Vec::new() })
+    };
+    all.into_iter().map(pin).collect()
 }
 
 fn newest(fetcher: &Fetcher, package: &Package, arch: Arch) -> Result<Pin> {
