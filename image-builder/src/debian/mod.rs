@@ -76,7 +76,7 @@ pub fn build(fetcher: &Fetcher, arch: Arch) -> Result<Debian> {
     let mut fields: Vec<&[u8]> = vec![RECIPE.as_bytes(), CONFIGURE.as_bytes(), PREPARE.as_bytes()];
     fields.extend(pins.iter().chain(&peers).map(|pin| pin.sha256.as_bytes()));
     fields.extend([SIZE.as_bytes(), ID.as_bytes(), EPOCH.as_bytes()]);
-    fields.extend(debian.packages.iter().map(|name| name.as_bytes()));
+    fields.extend(debian.packages.iter().map(String::as_bytes));
     let dir = fetcher.cache.debian(&hash_fields(&fields));
     if dir.exists() {
         fetcher.cache.touch(&dir);
