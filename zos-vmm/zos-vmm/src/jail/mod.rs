@@ -9,9 +9,10 @@
 //! | A broken-into thread may try | What happens |
 //! |---|---|
 //! | open, connect, mount, clone, exec, ptrace, kill ... | not on any list: the process dies |
-//! | map executable memory | only without `PROT_EXEC` |
+//! | map executable memory, or a descriptor | only memory of no file, without `PROT_EXEC` |
 //! | other requests of KVM, of the tap | only those that its kind needs |
 
+mod calls;
 mod seccomp;
 
 pub use seccomp::{Kind, Seccomp};

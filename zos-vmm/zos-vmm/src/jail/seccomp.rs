@@ -1,5 +1,6 @@
-//! The system calls of each kind of thread: what isn't listed ends the process.
+//! The table of calls as filters, one for each kind of thread: what isn't listed ends the process.
 
+use super::calls::{Row, TABLE, Test, Value};
 use crate::machine::vcpu_signal;
 use seccompiler::{
     BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
@@ -12,6 +13,8 @@ use std::collections::BTreeMap;
 pub enum Kind {
     /// Signals, calls for vCPUs and the end.
     Main,
+    /// Answers on the API's socket.
+    Api,
     /// Runs guest code.
     Vcpu,
     /// A disk's worker.
@@ -31,90 +34,36 @@ pub enum Seccomp {
     Off,
 }
 
-/// `ioctl` requests (`linux/kvm.h`, `linux/if_tun.h`).
-const KVM_RUN: u64 = 0xae80;
-const KVM_IOEVENTFD: u64 = 0x4040_ae79;
-const KVM_SIGNAL_MSI: u64 = 0x4020_aea5;
-const KVM_KVMCLOCK_CTRL: u64 = 0xaead;
-const TUNSETOFFLOAD: u64 = 0x4004_54d0;
-const PROT_EXEC: u64 = 4;
-const F_GETFD: u64 = 1;
-
-/// Memory of the allocator and of ending threads; locks; the clock; messages and event descriptors.
-const EVERYBODY: &[i64] = &[
-    libc::SYS_futex,
-    libc::SYS_read,
-    libc::SYS_write,
-    libc::SYS_close,
-    libc::SYS_munmap,
-    libc::SYS_mremap,
-    libc::SYS_madvise,
-    libc::SYS_brk,
-    libc::SYS_clock_gettime,
-    libc::SYS_rt_sigprocmask,
-    libc::SYS_rt_sigreturn,
-    libc::SYS_sigaltstack,
-    libc::SYS_restart_syscall,
-    libc::SYS_exit,
-    libc::SYS_exit_group,
-];
-
-/// Waiting for descriptors.
-#[cfg(target_arch = "x86_64")]
-const WAIT: &[i64] = &[libc::SYS_poll, libc::SYS_ppoll];
-#[cfg(not(target_arch = "x86_64"))]
-const WAIT: &[i64] = &[libc::SYS_ppoll];
-
 impl Kind {
-    /// Calls beyond everybody's, with any arguments.
-    fn calls(self) -> &'static [&'static [i64]] {
-        match self {
-            Kind::Main => &[WAIT],
-            Kind::Vcpu => &[],
-            Kind::Blk => &[WAIT, &[libc::SYS_preadv, libc::SYS_pwritev, libc::SYS_fdatasync]],
-            Kind::Net => &[WAIT, &[libc::SYS_readv, libc::SYS_writev]],
-            Kind::Shared => &[WAIT, &[libc::SYS_getrandom, libc::SYS_accept4]],
-        }
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Main, Self::Api, Self::Vcpu, Self::Blk, Self::Net, Self::Shared];
+
+    /// The calls that it may make with some arguments: name and number, each once.
+    #[must_use]
+    pub fn calls(self) -> BTreeMap<&'static str, i64> {
+        self.rows().map(|row| (row.name.trim_start_matches("SYS_"), row.number)).collect()
     }
 
-    /// `ioctl` requests.
-    fn requests(self) -> &'static [u64] {
-        match self {
-            Kind::Main => &[],
-            Kind::Vcpu => &[KVM_RUN, KVM_IOEVENTFD, KVM_SIGNAL_MSI, KVM_KVMCLOCK_CTRL],
-            Kind::Blk | Kind::Shared => &[KVM_SIGNAL_MSI],
-            Kind::Net => &[KVM_SIGNAL_MSI, TUNSETOFFLOAD],
-        }
+    pub(super) fn rows(self) -> impl Iterator<Item = &'static Row> {
+        TABLE.iter().filter(move |row| row.who.contains(&self))
     }
 
     fn filter(self) -> Result<BpfProgram, Error> {
-        let any = |call: &i64| (*call, Vec::new());
-        let mut rules: BTreeMap<i64, Vec<SeccompRule>> = EVERYBODY.iter().map(any).collect();
-        rules.extend(self.calls().iter().copied().flatten().map(any));
-        let no_exec = || when(2, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(PROT_EXEC), 0);
-        rules.insert(libc::SYS_mmap, vec![no_exec()?]);
-        rules.insert(libc::SYS_mprotect, vec![no_exec()?]);
-        if cfg!(debug_assertions) {
-            // The standard library then looks whether a descriptor is open before it closes it.
-            let looks = when(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, F_GETFD)?;
-            rules.insert(libc::SYS_fcntl, vec![looks]);
+        let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+        let mut any = Vec::new();
+        for row in self.rows() {
+            let of_call = rules.entry(row.number).or_default();
+            for tests in row.only {
+                let conditions = tests.iter().map(condition).collect::<Result<_, _>>()?;
+                of_call.push(SeccompRule::new(conditions).map_err(Error::Backend)?);
+            }
+            if row.only.is_empty() {
+                any.push(row.number);
+            }
         }
-        let requests = self.requests().iter();
-        let requests = requests
-            .map(|request| when(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, *request))
-            .collect::<Result<Vec<_>, _>>()?;
-        if !requests.is_empty() {
-            rules.insert(libc::SYS_ioctl, requests);
-        }
-        if self == Kind::Main {
-            // Calls vCPUs out of the guest, and reaches nobody else.
-            let own = u64::from(std::process::id());
-            let signal = u64::try_from(vcpu_signal()).unwrap_or(0);
-            let to_us = equals(0, own)?;
-            let that = equals(2, signal)?;
-            let rule = SeccompRule::new(vec![to_us, that]).map_err(Error::Backend)?;
-            rules.insert(libc::SYS_tgkill, vec![rule]);
-        }
+        // A call without rules is allowed whatever its arguments.
+        rules.extend(any.into_iter().map(|call| (call, Vec::new())));
         let arch = std::env::consts::ARCH.try_into().map_err(Error::Backend)?;
         let filter =
             SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, arch);
@@ -136,42 +85,64 @@ impl Seccomp {
     }
 }
 
-fn equals(argument: u8, value: u64) -> Result<SeccompCondition, Error> {
-    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
-        .map_err(Error::Backend)
-}
-
-fn when(
-    argument: u8,
-    length: SeccompCmpArgLen,
-    operator: SeccompCmpOp,
-    value: u64,
-) -> Result<SeccompRule, Error> {
-    SeccompCondition::new(argument, length, operator, value)
-        .and_then(|condition| SeccompRule::new(vec![condition]))
+fn condition(test: &Test) -> Result<SeccompCondition, Error> {
+    let value = match test.value {
+        Value::Is(value) => value,
+        Value::OurProcess => u64::from(std::process::id()),
+        Value::VcpuSignal => u64::try_from(vcpu_signal()).unwrap_or(0),
+    };
+    let operator = SeccompCmpOp::MaskedEq(test.mask);
+    SeccompCondition::new(test.argument, SeccompCmpArgLen::Dword, operator, value)
         .map_err(Error::Backend)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
-    const KINDS: [Kind; 5] = [Kind::Main, Kind::Vcpu, Kind::Blk, Kind::Net, Kind::Shared];
+    /// More than these all kinds together may not come to.
+    const MOST: usize = 40;
 
     #[test]
     fn every_filter_compiles_and_is_short() {
-        for kind in KINDS {
+        for kind in Kind::ALL {
             kind.filter().unwrap();
-            let calls = EVERYBODY.len() + kind.calls().iter().map(|c| c.len()).sum::<usize>() + 3;
-            assert!(calls <= 24, "{kind:?} may make {calls} calls");
+            let calls = kind.calls().len();
+            assert!(calls <= 30, "{kind:?} may make {calls} calls");
         }
     }
 
-    /// The numbers as the kernel's headers compute them: direction, size, type, number.
+    /// `docs/jail.md`, so that a change of the table shows there.
     #[test]
-    fn requests_are_what_the_headers_say() {
-        let iow = |number: u64, size: usize| 1 << 30 | (size as u64) << 16 | 0xae << 8 | number;
-        assert_eq!(KVM_IOEVENTFD, iow(0x79, size_of::<kvm_bindings::kvm_ioeventfd>()));
-        assert_eq!(KVM_SIGNAL_MSI, iow(0xa5, size_of::<kvm_bindings::kvm_msi>()));
+    fn the_documents_table_is_ours() {
+        // Debug builds have one call more, and the list is of the machine that most nodes are.
+        let rows: Vec<&Row> = TABLE.iter().filter(|row| row.name != "SYS_fcntl").collect();
+        let names: BTreeSet<&str> = rows.iter().map(|row| row.name).collect();
+        assert!(names.len() <= MOST, "{} calls are reachable", names.len());
+        if cfg!(not(target_arch = "x86_64")) {
+            return;
+        }
+        let mut table = format!("{} calls, all kinds together.\n\n", names.len());
+        table += "| Call | Main | Api | Vcpu | Blk | Net | Shared | What for, and with which arguments |\n";
+        table += "|---|---|---|---|---|---|---|---|\n";
+        for row in rows {
+            let name = row.name.trim_start_matches("SYS_");
+            let marks = Kind::ALL.map(|kind| if row.who.contains(&kind) { "x" } else { "" });
+            table += &format!("| `{name}` | {} | {} |\n", marks.join(" | "), row.why);
+        }
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/jail.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let (begin, end) = ("<!-- calls -->\n\n", "\n<!-- /calls -->");
+        let (before, rest) = text.split_once(begin).unwrap();
+        let (committed, after) = rest.split_once(end).unwrap();
+        if std::env::var_os("REGENERATE").is_some() {
+            std::fs::write(path, format!("{before}{begin}{table}{end}{after}")).unwrap();
+        } else {
+            assert_eq!(
+                committed, table,
+                "docs/jail.md is stale: REGENERATE=1 cargo test -p zos-vmm --lib the_documents_table"
+            );
+        }
     }
 }
