@@ -1,7 +1,7 @@
-//! zos-guest: the user space of `builtin:hello`, PID 1 of a twin's first VM.
+//! zos-guest: PID 1 of a micro-VM: an agent for its host, and the user space of `builtin:hello`.
 //!
 //! ```text
-//!  main: mounts ─▶ console ─▶ marker ─▶ disks ─▶ threads ─▶ a line a second
+//!  main: mounts ─▶ console ─▶ marker ─▶ agent ─▶ hello: disks ─▶ threads ─▶ a line a second
 //!                                                 ├─ network: DHCPv4 on eth0, for ever
 //!                                                 ├─ http: 8080, GET /, /reach?to=IP:PORT, /write?seconds=N
 //!                                                 ├─ echo: UDP 8080
@@ -9,12 +9,16 @@
 //!                                                 └─ power: button (evdev), Ctrl-Alt-Del (SIGINT)
 //! ```
 //!
-//! It reports what it sees and stores how often it started with this disk, and the writer's numbers.
+//! Hello reports what it sees and stores how often it started with this disk, and the writer's numbers.
+//! With `zos.guest=agent` on the kernel's command line there is the agent alone: everything else is its
+//! host's to ask for.
 #![forbid(unsafe_code)]
 
+mod agent;
 mod disks;
 mod echo;
 mod http;
+mod launch;
 mod machine;
 mod network;
 mod power;
@@ -22,21 +26,68 @@ mod report;
 mod start;
 mod writer;
 
+use anyhow::Context;
 use report::Report;
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-fn main() -> anyhow::Result<()> {
+/// The word that leaves hello out.
+const AGENT_ALONE: &str = "zos.guest=agent";
+
+fn main() -> anyhow::Result<ExitCode> {
+    // The kernel gives PID 1 the words that it doesn't know.
+    if std::process::id() != 1 {
+        return by_hand();
+    }
     let stops = power::block_signals()?;
     start::mount_all();
     start::open_console();
     start::tell_hypervisor();
 
+    let processes = agent::Processes::with_reaper()?;
+    if let Err(error) = agent::spawn(processes) {
+        println!("hello: no agent: {error}");
+    }
+    power::spawn(stops)?;
+    let words = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    if words.split_whitespace().any(|word| word == AGENT_ALONE) {
+        loop {
+            std::thread::park();
+        }
+    }
+    hello()
+}
+
+/// Not as PID 1: a process of the agent's, or a developer's agent.
+fn by_hand() -> anyhow::Result<ExitCode> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        [launch::WORD, exec] => Ok(launch::run(exec).into()),
+        ["agent", path] => {
+            // Orphans come to us, as to PID 1.
+            nix::sys::prctl::set_child_subreaper(true).context("adopt orphans")?;
+            let processes = agent::Processes::with_reaper()?;
+            agent::on_socket(Path::new(path), &processes)
+                .with_context(|| format!("listen on {path}"))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => {
+            eprintln!(
+                "zos-guest is PID 1 of a micro-VM.\n\nFor developers: zos-guest agent PATH\n  \
+                 the agent on a Unix socket, such as `zos-vmm exec --agent PATH -- ls` speaks to"
+            );
+            Ok(ExitCode::from(2))
+        }
+    }
+}
+
+fn hello() -> anyhow::Result<ExitCode> {
     let disks = Arc::new(disks::survey());
     let network = Arc::new(network::Network::default());
     network::spawn(network.clone())?;
-    power::spawn(stops)?;
     // Where the boot is counted the ring behind the counter may be ours, too.
     let counted = disks.iter().find(|disk| disk.boots.is_some());
     let writer = counted
@@ -51,5 +102,5 @@ fn main() -> anyhow::Result<()> {
         println!("hello {count}: {}", see().line());
         std::thread::sleep(Duration::from_secs(1));
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,10 +1,17 @@
-//! The power button and Ctrl-Alt-Del: both end in an orderly power-off.
+//! The end of the machine: the power button, Ctrl-Alt-Del, or the host's word by the agent.
+//!
+//! ```text
+//!  SIGTERM to every process ─▶ two seconds at most ─▶ SIGKILL ─▶ disks are written ─▶ off, or reset
+//! ```
 
 use nix::sys::reboot::{RebootMode, reboot, set_cad_enabled};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::Pid;
 use std::fs::File;
 use std::io::{self, Read};
 use std::thread;
+use std::time::Duration;
+use zos_agent::Power;
 
 /// `struct input_event` on 64-bit Linux: time (16 bytes), type, code, value.
 const EVENT_BYTES: usize = 24;
@@ -25,14 +32,14 @@ pub(crate) fn block_signals() -> nix::Result<SigSet> {
 pub(crate) fn spawn(stops: SigSet) -> io::Result<()> {
     thread::Builder::new().name("signals".into()).spawn(move || {
         if let Ok(signal) = stops.wait() {
-            off(signal.as_str());
+            end(Power::Off, signal.as_str());
         }
     })?;
     let Ok(devices) = std::fs::read_dir("/dev/input") else { return Ok(()) };
     for device in devices.flatten().filter_map(|entry| File::open(entry.path()).ok()) {
         thread::Builder::new().name("button".into()).spawn(move || {
             if watch(device).is_ok() {
-                off("power button");
+                end(Power::Off, "power button");
             }
         })?;
     }
@@ -57,11 +64,39 @@ fn is_power_key(event: &[u8; EVENT_BYTES]) -> bool {
         && u32::from_ne_bytes([v0, v1, v2, v3]) == PRESSED
 }
 
-fn off(why: &str) {
-    println!("hello: {why}: powering off");
+/// Whether this process may end the machine: it is PID 1.
+pub(crate) fn may_end() -> Result<(), String> {
+    match std::process::id() {
+        1 => Ok(()),
+        pid => Err(format!("process {pid} is not PID 1 and ends no machine")),
+    }
+}
+
+/// Ends the machine.
+pub(crate) fn end(how: Power, why: &str) {
+    let (mode, words) = match how {
+        Power::Off => (RebootMode::RB_POWER_OFF, "powering off"),
+        Power::Reboot => (RebootMode::RB_AUTOBOOT, "rebooting"),
+    };
+    println!("hello: {why}: {words}");
+    stop_all();
     rustix::fs::sync();
-    let Err(error) = reboot(RebootMode::RB_POWER_OFF);
-    println!("hello: can't power off: {error}");
+    let Err(error) = reboot(mode);
+    println!("hello: {words} failed: {error}");
+}
+
+/// Asks every process but us to end, then makes it.
+fn stop_all() {
+    let all = Pid::from_raw(-1);
+    // The reaper takes them; when there is nobody left the kernel says so.
+    let _ = kill(all, Signal::SIGTERM);
+    for _ in 0..20 {
+        if kill(all, None).is_err() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    let _ = kill(all, Signal::SIGKILL);
 }
 
 #[cfg(test)]

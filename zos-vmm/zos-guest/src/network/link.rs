@@ -7,7 +7,7 @@ use nix::sys::socket::{
 };
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd;
 
 const RTM_NEWLINK: u16 = 16;
@@ -18,13 +18,16 @@ const NLMSG_ERROR: u16 = 2;
 const REQUEST_ACK: u16 = 1 | 4;
 const CREATE_REPLACE: u16 = 0x400 | 0x100;
 const IFF_UP: u32 = 1;
+const IFLA_MTU: u16 = 4;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
 const TABLE_MAIN: u8 = 254;
 const PROTOCOL_DHCP: u8 = 16;
+const PROTOCOL_STATIC: u8 = 4;
 const TYPE_UNICAST: u8 = 1;
 /// A netlink message's header: length, type, flags, sequence, port.
 const HEADER_BYTES: usize = 16;
@@ -45,42 +48,71 @@ impl Link {
 
     /// Brings it up.
     pub(super) fn up(&self) -> io::Result<()> {
-        // struct ifinfomsg: family, pad, type, index, flags, change mask
-        let mut body = vec![0; 4];
-        body.extend_from_slice(&self.index.to_ne_bytes());
-        body.extend_from_slice(&IFF_UP.to_ne_bytes());
-        body.extend_from_slice(&IFF_UP.to_ne_bytes());
+        request(RTM_NEWLINK, 0, &self.info(IFF_UP))
+    }
+
+    /// Sets the longest packet in bytes.
+    pub(super) fn set_mtu(&self, bytes: u32) -> io::Result<()> {
+        let mut body = self.info(0);
+        attribute(&mut body, IFLA_MTU, &bytes.to_ne_bytes());
         request(RTM_NEWLINK, 0, &body)
     }
 
+    /// `struct ifinfomsg`: family, pad, type, index, flags, change mask.
+    fn info(&self, flags: u32) -> Vec<u8> {
+        let mut body = vec![0; 4];
+        body.extend_from_slice(&self.index.to_ne_bytes());
+        body.extend_from_slice(&flags.to_ne_bytes());
+        body.extend_from_slice(&flags.to_ne_bytes());
+        body
+    }
+
     /// Gives it an address, or renews it.
-    pub(super) fn set_address(&self, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
+    pub(super) fn set_address(&self, address: IpAddr, prefix: u8) -> io::Result<()> {
         request(RTM_NEWADDR, CREATE_REPLACE, &self.address(address, prefix))
     }
 
     /// Takes an address away.
     pub(super) fn remove_address(&self, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
-        request(RTM_DELADDR, 0, &self.address(address, prefix))
+        request(RTM_DELADDR, 0, &self.address(address.into(), prefix))
     }
 
-    fn address(&self, address: Ipv4Addr, prefix: u8) -> Vec<u8> {
+    fn address(&self, address: IpAddr, prefix: u8) -> Vec<u8> {
+        let (family, octets) = octets(address);
         // struct ifaddrmsg: family, prefix length, flags, scope, index
-        let mut body = vec![AF_INET, prefix, 0, 0];
+        let mut body = vec![family, prefix, 0, 0];
         body.extend_from_slice(&self.index.to_ne_bytes());
-        attribute(&mut body, IFA_LOCAL, &address.octets());
-        attribute(&mut body, IFA_ADDRESS, &address.octets());
+        attribute(&mut body, IFA_LOCAL, &octets);
+        attribute(&mut body, IFA_ADDRESS, &octets);
         body
     }
 
-    /// Sends everything without a route of its own to this router.
+    /// Sends everything without a route of its own to this router, which DHCP told.
     pub(super) fn set_default_route(&self, router: Ipv4Addr) -> io::Result<()> {
+        self.route(router.into(), PROTOCOL_DHCP)
+    }
+
+    /// The same, as somebody set it.
+    pub(super) fn set_static_route(&self, router: IpAddr) -> io::Result<()> {
+        self.route(router, PROTOCOL_STATIC)
+    }
+
+    fn route(&self, router: IpAddr, protocol: u8) -> io::Result<()> {
+        let (family, octets) = octets(router);
         // struct rtmsg: family, lengths of destination and source, tos, table, protocol, scope,
         // type, flags
-        let mut body = vec![AF_INET, 0, 0, 0, TABLE_MAIN, PROTOCOL_DHCP, 0, TYPE_UNICAST];
+        let mut body = vec![family, 0, 0, 0, TABLE_MAIN, protocol, 0, TYPE_UNICAST];
         body.extend_from_slice(&0u32.to_ne_bytes());
-        attribute(&mut body, RTA_GATEWAY, &router.octets());
+        attribute(&mut body, RTA_GATEWAY, &octets);
         attribute(&mut body, RTA_OIF, &self.index.to_ne_bytes());
         request(RTM_NEWROUTE, CREATE_REPLACE, &body)
+    }
+}
+
+fn octets(address: IpAddr) -> (u8, Vec<u8>) {
+    match address {
+        IpAddr::V4(v4) => (AF_INET, v4.octets().to_vec()),
+        IpAddr::V6(v6) => (AF_INET6, v6.octets().to_vec()),
     }
 }
 
@@ -118,9 +150,9 @@ pub(super) fn addresses() -> Vec<(String, String)> {
     .collect()
 }
 
-/// Appends `struct rtattr` and its value, of which each here is four bytes: no padding.
-fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8; 4]) {
-    body.extend_from_slice(&8u16.to_ne_bytes());
+/// Appends `struct rtattr` and its value, of which each here is four or sixteen bytes: no padding.
+fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    body.extend_from_slice(&u16::try_from(4 + value.len()).unwrap_or(4).to_ne_bytes());
     body.extend_from_slice(&kind.to_ne_bytes());
     body.extend_from_slice(value);
 }

@@ -10,7 +10,7 @@ mod dhcp;
 mod link;
 mod packet;
 
-use dhcp::{Change, Client, Lease};
+use dhcp::{Change, Client};
 use link::Link;
 use nix::sys::socket::{setsockopt, sockopt::BindToDevice};
 use serde::Serialize;
@@ -87,6 +87,33 @@ pub(crate) fn interfaces() -> Vec<Interface> {
         .collect()
 }
 
+/// Gives an interface what the host wants it to have.
+pub(crate) fn set_up(wanted: &zos_agent::Interface) -> Result<(), String> {
+    let name = &wanted.name;
+    let failed = |what: &str, error: &dyn std::fmt::Display| format!("{name}: {what}: {error}");
+    // The name becomes part of a path.
+    if name.is_empty() || name.contains('/') || name.starts_with('.') {
+        return Err(format!("`{name}` is no interface's name"));
+    }
+    let link = Link::find(name).map_err(|e| failed("find it", &e))?;
+    if let Some(bytes) = wanted.mtu {
+        link.set_mtu(bytes).map_err(|e| failed(&format!("packets of {bytes} bytes"), &e))?;
+    }
+    link.up().map_err(|e| failed("bring it up", &e))?;
+    for (address, prefix) in &wanted.addresses {
+        link.set_address(*address, *prefix)
+            .map_err(|e| failed(&format!("address {address}/{prefix}"), &e))?;
+    }
+    for router in &wanted.gateways {
+        link.set_static_route(*router)
+            .map_err(|e| failed(&format!("default route by {router}"), &e))?;
+    }
+    if !wanted.name_servers.is_empty() {
+        write_resolv_conf(&wanted.name_servers).map_err(|e| failed("name its servers", &e))?;
+    }
+    Ok(())
+}
+
 /// Starts the network's thread.
 pub(crate) fn spawn(network: Arc<Network>) -> io::Result<()> {
     thread::Builder::new().name("network".into()).spawn(move || {
@@ -134,11 +161,11 @@ fn apply(link: &Link, network: &Network, change: Change) -> io::Result<()> {
     match change {
         Change::Searching => network.set(Status { words: "searching".into(), ..Status::default() }),
         Change::Bound(lease) => {
-            link.set_address(lease.address, lease.prefix)?;
+            link.set_address(lease.address.into(), lease.prefix)?;
             if let Some(router) = lease.router {
                 link.set_default_route(router)?;
             }
-            write_resolv_conf(&lease)?;
+            write_resolv_conf(&lease.dns)?;
             network.set(Status {
                 words: format!("bound to {}/{}", lease.address, lease.prefix),
                 gateway: lease.router,
@@ -153,8 +180,8 @@ fn apply(link: &Link, network: &Network, change: Change) -> io::Result<()> {
     Ok(())
 }
 
-fn write_resolv_conf(lease: &Lease) -> io::Result<()> {
-    let lines: String = lease.dns.iter().map(|server| format!("nameserver {server}\n")).collect();
+fn write_resolv_conf(servers: &[impl std::fmt::Display]) -> io::Result<()> {
+    let lines: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
     fs::write("/etc/resolv.conf", lines)
 }
 
