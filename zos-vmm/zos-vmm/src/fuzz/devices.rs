@@ -1,7 +1,8 @@
 //! Devices behind their transport. Whatever a script did: after a reset the device works.
 
 use super::script::Script;
-use crate::virtio::driver::{BUFFERS, Driver};
+use crate::virtio::balloon::{Balloon, Options};
+use crate::virtio::driver::{BUFFERS, Driver, MEMORY};
 use crate::virtio::{blk::Blk, rng::Rng};
 use std::os::unix::fs::FileExt;
 use vm_memory::{Bytes, GuestAddress};
@@ -15,6 +16,24 @@ pub(super) fn rng(bytes: &[u8]) {
     Script::new(bytes).play(&mut driver);
     again(&mut driver);
     assert_eq!(driver.request(&[(BUFFERS, 64, true)]), 64);
+}
+
+/// Pages go back, memory that is no page's stays.
+pub(super) fn balloon(bytes: &[u8]) {
+    let mut script = Script::new(bytes);
+    let target = u64::from(script.byte()) << 12;
+    let options = Options { target, deflate_on_oom: true, reporting: true };
+    let balloon = Balloon::new(options, MEMORY as u64).unwrap();
+    let counters = balloon.profile().counters;
+    let mut driver = Driver::new(balloon.profile(), Box::new(balloon));
+    script.play(&mut driver);
+    again(&mut driver);
+    driver.memory.write_obj(BUFFERS >> 12, GuestAddress(BUFFERS + 0x1000)).unwrap();
+    driver.memory.write_obj(1u8, GuestAddress(BUFFERS)).unwrap();
+    assert_eq!(driver.request(&[(BUFFERS + 0x1000, 4, false)]), 0);
+    let gone: u8 = driver.memory.read_obj(GuestAddress(BUFFERS)).unwrap();
+    assert_eq!(gone, 0, "a page that was given back reads as zeros");
+    assert!(counters.read()["actual_bytes"] <= MEMORY as u64);
 }
 
 /// A disk that ends with a sector of marks behind what the guest may reach.

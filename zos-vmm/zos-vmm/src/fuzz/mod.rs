@@ -9,6 +9,7 @@
 //! `cargo test` runs each over a fixed series of inputs, `make fuzz` lets libFuzzer look for more.
 //! The module is there for tests and the feature `fuzzing` alone.
 
+mod agent;
 mod devices;
 mod loader;
 mod pci;
@@ -19,6 +20,8 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets by name. A name is also a program of the folder `fuzz`.
 pub const TARGETS: &[Target] = &[
+    ("agent", agent::host),
+    ("balloon", devices::balloon),
     ("blk", devices::blk),
     ("kernel", loader::kernel),
     ("pci", pci::config),
