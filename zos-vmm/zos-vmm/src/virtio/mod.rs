@@ -28,6 +28,7 @@ pub mod net;
 mod queue;
 pub mod rng;
 mod transport;
+pub mod vsock;
 mod worker;
 
 pub use chain::{Chain, ChainError};
