@@ -18,7 +18,7 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// What has to be cleaned up.
+/// What has to be cleaned up: by a keeper, or when this is dropped before one has it.
 #[derive(Debug, Default)]
 pub struct Remains {
     /// Socket files.
@@ -67,20 +67,24 @@ impl Remains {
     }
 }
 
+impl Drop for Remains {
+    fn drop(&mut self) {
+        self.clean_up();
+    }
+}
+
 impl Keeper {
-    /// Starts one, if there is anything to clean up.
+    /// Starts one, if there is anything to clean up, and gives it that.
     ///
     /// # Errors
-    /// No process or descriptor left; then it is cleaned up now.
-    pub fn start(remains: &Remains) -> io::Result<Option<Self>> {
+    /// No process or descriptor left.
+    pub fn start(remains: &mut Remains) -> io::Result<Option<Self>> {
         if remains.sockets.is_empty() && remains.terminal.is_none() {
             return Ok(None);
         }
-        let started = Self::fork(remains);
-        if started.is_err() {
-            remains.clean_up();
-        }
-        started.map(Some)
+        let keeper = Self::fork(remains)?;
+        (remains.sockets, remains.terminal) = (Vec::new(), None);
+        Ok(Some(keeper))
     }
 
     fn fork(remains: &Remains) -> io::Result<Self> {
@@ -138,8 +142,9 @@ mod tests {
         assert!(echoes());
         let terminal = Terminal::make_raw(pty.slave.try_clone().unwrap()).unwrap();
         assert!(!echoes());
-        let remains = Remains { sockets: vec![bound], terminal: Some(terminal) };
-        let keeper = Keeper::start(&remains).unwrap();
+        let mut remains = Remains { sockets: vec![bound], terminal: Some(terminal) };
+        let keeper = Keeper::start(&mut remains).unwrap();
+        drop(remains);
         assert!(!echoes() && path.exists());
         drop(keeper);
         assert!(echoes() && !path.exists());
@@ -147,6 +152,6 @@ mod tests {
 
     #[test]
     fn nothing_to_keep_needs_no_keeper() {
-        assert!(Keeper::start(&Remains::default()).unwrap().is_none());
+        assert!(Keeper::start(&mut Remains::default()).unwrap().is_none());
     }
 }

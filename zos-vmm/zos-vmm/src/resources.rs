@@ -13,6 +13,7 @@ use crate::keeper::{Keeper, Remains, Terminal};
 use crate::rate::{Twin, TwinError};
 use crate::sockets;
 use crate::virtio::net::{Tap, TapError};
+use crate::virtio::vsock::VsockEnds;
 use kvm_ioctls::Kvm;
 use rustix::io::{FdFlags, fcntl_setfd};
 use std::collections::BTreeMap;
@@ -61,6 +62,8 @@ pub struct DeviceEnds {
     pub twin: Option<Twin>,
     /// virtio-console's.
     pub console: Option<ConsoleEnds>,
+    /// virtio-vsock's.
+    pub vsock: Option<VsockEnds>,
 }
 
 /// Why something can't be had.
@@ -225,8 +228,10 @@ impl Resources {
         };
         let console = spec.console.as_ref();
         let console = console.map(|console| opener.console("console", console)).transpose()?;
-        let keeper = Keeper::start(&opener.remains).map_err(ResourceError::Out)?;
-        let devices = DeviceEnds { disks, taps, twin, console };
+        let vsock = spec.vsock.as_ref();
+        let vsock = vsock.map(|vsock| opener.vsock(&vsock.socket)).transpose()?;
+        let keeper = Keeper::start(&mut opener.remains).map_err(ResourceError::Out)?;
+        let devices = DeviceEnds { disks, taps, twin, console, vsock };
         Ok(Self { kvm, kernel, initramfs, serial, devices, keeper })
     }
 }
@@ -293,6 +298,16 @@ impl Opener {
             }
             source => self.file(&field, source, true),
         }
+    }
+
+    /// A guest's own connections are for developers alone.
+    fn vsock(&mut self, source: &Source) -> Result<VsockEnds, ResourceError> {
+        let listener = self.listener("vsock.socket".to_owned(), source)?;
+        let calls = match source {
+            Source::Path(path) => Some(path.clone()),
+            Source::Fd(_) | Source::Tap(_) => None,
+        };
+        Ok(VsockEnds { listener, calls })
     }
 
     /// A socket that listens.

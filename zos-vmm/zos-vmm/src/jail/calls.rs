@@ -83,6 +83,7 @@ const NO_FILE: u64 = 0xffff_ffff;
 const FUTEX: u64 = 0x7f;
 const MADV_DONTNEED: u64 = 4;
 const MADV_FREE: u64 = 8;
+const AF_UNIX: u64 = 1;
 
 // linux/kvm.h, linux/if_tun.h
 const KVM_RUN: u64 = 0xae80;
@@ -143,6 +144,9 @@ pub(super) const TABLE: &[Row] = &[
     row!(SYS_poll, WAITERS, "to wait for descriptors"),
     row!(SYS_ppoll, WAITERS, "the same, with a bound"),
     row!(SYS_accept4, &[Shared], "consoles and vsock: who connects to the sockets that vmd passed"),
+    row!(SYS_epoll_ctl, &[Shared], "vsock: clients are waited for together"),
+    row!(SYS_epoll_pwait, &[Shared], "vsock: which of them is ready"),
+    row!(SYS_shutdown, &[Shared], "vsock: the guest ends its half of a connection"),
     // Devices.
     row!(
         SYS_ioctl,
@@ -177,6 +181,12 @@ pub(super) const TABLE: &[Row] = &[
         ]],
         "calls vCPUs out of the guest: this process's threads, that signal"
     ),
+];
+
+/// What a developer's VMM may call beyond that, when its guest may connect to the host's sockets.
+pub(super) const CALLING: &[Row] = &[
+    row!(SYS_socket, &[Kind::Calling], [[is(0, AF_UNIX)]], "vsock: Unix sockets alone"),
+    row!(SYS_connect, &[Kind::Calling], "vsock: a guest's own connection"),
 ];
 
 #[cfg(test)]

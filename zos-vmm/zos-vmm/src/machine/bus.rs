@@ -35,9 +35,10 @@ impl<'a> Builder<'a> {
         vm: &Arc<VmFd>,
         memory: &'a GuestMemory,
         seccomp: Seccomp,
+        shared: Kind,
     ) -> Result<Self, BuildError> {
         let pci = PciBus::new(virtio::BAR_BYTES);
-        let shared = Worker::spawn("devices", move || seccomp.enter(Kind::Shared))?;
+        let shared = Worker::spawn("devices", move || seccomp.enter(shared))?;
         let (workers, counters) = (Vec::new(), BTreeMap::new());
         let built = Built { pci, workers, shared, counters, balloon: None };
         Ok(Self { built, memory, vm: vm.clone(), seccomp })

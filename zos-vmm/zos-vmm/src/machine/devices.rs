@@ -6,7 +6,7 @@ use crate::jail::{Kind, Seccomp};
 use crate::memory::GuestMemory;
 use crate::resources::DeviceEnds;
 use crate::virtio::balloon::{Balloon, Options};
-use crate::virtio::{blk::Blk, net::Net, rng::Rng};
+use crate::virtio::{blk::Blk, net::Net, rng::Rng, vsock::Vsock};
 use kvm_ioctls::VmFd;
 use std::io;
 use std::sync::Arc;
@@ -20,8 +20,10 @@ pub(super) fn build(
     memory: &GuestMemory,
     seccomp: Seccomp,
 ) -> Result<Built, BuildError> {
-    let DeviceEnds { disks, taps, twin: _, console: _ } = ends;
-    let mut builder = Builder::new(vm, memory, seccomp)?;
+    let DeviceEnds { disks, taps, twin: _, console: _, vsock } = ends;
+    let calls = vsock.as_ref().is_some_and(|vsock| vsock.calls.is_some());
+    let shared = if calls { Kind::Calling } else { Kind::Shared };
+    let mut builder = Builder::new(vm, memory, seccomp, shared)?;
     for (disk, file) in spec.disks.iter().zip(disks) {
         let blk = Blk::new(file, disk.readonly, disk.serial_bytes())
             .map_err(failed("read a disk's size"))?;
@@ -46,6 +48,10 @@ pub(super) fn build(
         let balloon = Balloon::new(options, spec.memory.0).map_err(failed("make the balloon"))?;
         builder.balloon(balloon.handle());
         builder.small("balloon", balloon.profile(), Box::new(balloon))?;
+    }
+    if let Some((spec, ends)) = spec.vsock.as_ref().zip(vsock) {
+        let vsock = Vsock::new(spec.cid, ends).map_err(failed("make the vsock device"))?;
+        builder.small("vsock", vsock.profile(), Box::new(vsock))?;
     }
     Ok(builder.finish())
 }
