@@ -176,7 +176,7 @@ impl Vsock {
     }
 
     /// Takes a share of the guest's packets.
-    fn from_guest(&mut self) -> Result<Share, Broken> {
+    fn hear_guest(&mut self) -> Result<Share, Broken> {
         let Some(mut active) = self.active.take() else { return Ok(Share::Done) };
         let result = self.take_packets(&mut active);
         self.active = Some(active);
@@ -236,7 +236,7 @@ impl Vsock {
     }
 
     /// Gives the guest a share of what waits for it.
-    fn to_guest(&mut self) -> Result<(), Broken> {
+    fn tell_guest(&mut self) -> Result<(), Broken> {
         let Some(mut active) = self.active.take() else { return Ok(()) };
         let result = self.give_packets(&mut active);
         self.active = Some(active);
@@ -294,7 +294,7 @@ impl Vsock {
     }
 
     /// Looks after clients.
-    fn from_host(&mut self) {
+    fn hear_host(&mut self) {
         let now = Instant::now();
         let mut happened = std::mem::take(&mut self.happened);
         let room = MOST_CONNECTIONS.saturating_sub(self.table.len());
@@ -321,12 +321,12 @@ impl Vsock {
 
     /// Answers go out; and when they found room, packets that waited for that come in.
     fn exchange(&mut self) -> Result<Share, Broken> {
-        self.to_guest()?;
+        self.tell_guest()?;
         if !self.may_take() {
             return Ok(Share::Done);
         }
-        let share = self.from_guest()?;
-        self.to_guest()?;
+        let share = self.hear_guest()?;
+        self.tell_guest()?;
         Ok(share)
     }
 
@@ -396,7 +396,7 @@ impl Backend for Vsock {
         match queue {
             RECEIVE => self.exchange(),
             1 => {
-                let share = self.from_guest()?;
+                let share = self.hear_guest()?;
                 Ok(if self.exchange()? == Share::More { Share::More } else { share })
             }
             _ => Ok(Share::Done),
@@ -408,7 +408,7 @@ impl Backend for Vsock {
     }
 
     fn ready(&mut self, _: u32) -> Result<(), Broken> {
-        self.from_host();
+        self.hear_host();
         self.rang()
     }
 

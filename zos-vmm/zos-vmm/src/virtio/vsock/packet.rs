@@ -128,7 +128,7 @@ mod tests {
             memory.write_slice(&all, GuestAddress(0x8000)).unwrap();
             let queue = MockSplitQueue::new(&memory, 16);
             let descriptors =
-                [RawDescriptor::from(Descriptor::new(0x8000, HEADER_BYTES as u32, 0, 0))];
+                [RawDescriptor::from(Descriptor::new(0x8000, 44, 0, 0))];
             let mut chain = queue.build_desc_chain(&descriptors).unwrap();
             let other = VsockPacket::from_tx_virtq_chain(&memory, &mut chain, 4096).unwrap();
             let fields = (

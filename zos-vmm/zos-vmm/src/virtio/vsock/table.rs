@@ -120,11 +120,13 @@ impl Table {
         let served = header.dst_cid == HOST && header.kind == STREAM;
         let id = if served { self.known.get(&ports).copied() } else { None };
         let Some(id) = id else {
-            if served && header.op == op::REQUEST && self.calls_out && data.is_some() {
-                if let Ok(id) = self.add(ports, State::Asking) {
-                    self.note_credit(id, header);
-                    return Some(Action::Connect(id, ports.host));
-                }
+            let asks = served && header.op == op::REQUEST && data.is_some();
+            if asks
+                && self.calls_out
+                && let Ok(id) = self.add(ports, State::Asking)
+            {
+                self.note_credit(id, header);
+                return Some(Action::Connect(id, ports.host));
             }
             self.refuse(header);
             return None;
