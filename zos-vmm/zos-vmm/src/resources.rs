@@ -12,7 +12,7 @@ use crate::hypervisor::{self, HypervisorError};
 use crate::keeper::{Keeper, Remains, Terminal};
 use crate::rate::{Twin, TwinError};
 use crate::sockets;
-use crate::virtio::net::{Tap, TapError};
+use crate::virtio::net::{TapError, Taps};
 use crate::virtio::vsock::VsockEnds;
 use kvm_ioctls::Kvm;
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -22,7 +22,7 @@ use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use zos_vmm_spec::{Source, Spec};
+use zos_vmm_spec::{Net, Source, Spec};
 
 const FIRST_FD: RawFd = 3;
 /// More than any spec can name.
@@ -57,7 +57,7 @@ pub struct DeviceEnds {
     /// A file for each disk.
     pub disks: Vec<File>,
     /// A tap for each net.
-    pub taps: Vec<Tap>,
+    pub taps: Vec<Taps>,
     /// The buckets of the VM's twin.
     pub twin: Option<Twin>,
     /// virtio-console's.
@@ -214,7 +214,7 @@ impl Resources {
             .nets
             .iter()
             .enumerate()
-            .map(|(index, net)| opener.tap(format!("nets[{index}].source"), &net.source));
+            .map(|(index, net)| opener.taps(format!("nets[{index}].source"), net));
         let taps = taps.collect::<Result<_, _>>()?;
         let twin = spec.twin_rates.as_ref();
         let twin = twin.map(|source| opener.file("twin_rates", source, true)).transpose()?;
@@ -252,13 +252,20 @@ impl Opener {
         }
     }
 
-    fn tap(&mut self, field: String, source: &Source) -> Result<Tap, ResourceError> {
-        let tap = match source {
-            Source::Fd(name) => Tap::from_file(self.fd(&field, name)?),
-            Source::Tap(name) if !self.jailed => Tap::open(name),
+    /// A descriptor for each pair of queues: `NAME`, `NAME.1` ...
+    fn taps(&mut self, field: String, net: &Net) -> Result<Taps, ResourceError> {
+        let taps = match &net.source {
+            Source::Fd(name) => {
+                let mut files = vec![self.fd(&field, name)?];
+                for pair in 1..net.queues {
+                    files.push(self.fd(&field, &format!("{name}.{pair}"))?);
+                }
+                Taps::from_files(files)
+            }
+            Source::Tap(name) if !self.jailed => Taps::open(name, net.queues),
             _ => return Err(ResourceError::Jailed { field }),
         };
-        tap.map_err(|source| ResourceError::Tap { field, source })
+        taps.map_err(|source| ResourceError::Tap { field, source })
     }
 
     fn console(

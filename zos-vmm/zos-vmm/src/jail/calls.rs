@@ -91,6 +91,7 @@ const KVM_IOEVENTFD: u64 = 0x4040_ae79;
 const KVM_SIGNAL_MSI: u64 = 0x4020_aea5;
 const KVM_KVMCLOCK_CTRL: u64 = 0xaead;
 const TUNSETOFFLOAD: u64 = 0x4004_54d0;
+const TUNSETQUEUE: u64 = 0x4004_54d9;
 
 /// All that may be called.
 pub(super) const TABLE: &[Row] = &[
@@ -163,8 +164,8 @@ pub(super) const TABLE: &[Row] = &[
     row!(
         SYS_ioctl,
         &[Net],
-        [[is(1, TUNSETOFFLOAD)]],
-        "what of a frame's work the guest leaves to the host"
+        [[is(1, TUNSETOFFLOAD)], [is(1, TUNSETQUEUE)]],
+        "what of a frame's work the guest leaves to the host; how many pairs of queues it uses"
     ),
     row!(SYS_preadv, &[Blk], "a disk, without io_uring"),
     row!(SYS_pwritev, &[Blk], "a disk, without io_uring"),

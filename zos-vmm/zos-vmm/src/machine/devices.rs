@@ -4,6 +4,7 @@ use super::BuildError;
 use super::bus::{Builder, Built};
 use crate::jail::{Kind, Seccomp};
 use crate::memory::GuestMemory;
+use crate::rate::Limiter;
 use crate::resources::DeviceEnds;
 use crate::virtio::balloon::{Balloon, Options};
 use crate::virtio::{blk::Blk, net::Net, rng::Rng, vsock::Vsock};
@@ -11,6 +12,7 @@ use kvm_ioctls::VmFd;
 use std::io;
 use std::sync::Arc;
 use zos_vmm_spec::Spec;
+use zos_vmm_spec::rates::Flow;
 
 /// Makes every device of a valid spec.
 pub(super) fn build(
@@ -20,7 +22,7 @@ pub(super) fn build(
     memory: &GuestMemory,
     seccomp: Seccomp,
 ) -> Result<Built, BuildError> {
-    let DeviceEnds { disks, taps, twin: _, console: _, vsock } = ends;
+    let DeviceEnds { disks, taps, twin, console: _, vsock } = ends;
     let calls = vsock.as_ref().is_some_and(|vsock| vsock.calls.is_some());
     let shared = if calls { Kind::Calling } else { Kind::Shared };
     let mut builder = Builder::new(vm, memory, seccomp, shared)?;
@@ -30,10 +32,12 @@ pub(super) fn build(
         let profile = blk.profile();
         builder.large(&disk.id, Kind::Blk, profile, vec![(1, Box::new(blk))])?;
     }
-    for (net, tap) in spec.nets.iter().zip(taps) {
-        let device = Net::new(tap, net.mac);
+    for (net, taps) in spec.nets.iter().zip(taps) {
+        let receive = Limiter::of(net.receive_rate, twin.as_ref(), Flow::Receive);
+        let transmit = Limiter::of(net.transmit_rate, twin.as_ref(), Flow::Transmit);
+        let device = Net::new(taps, net, receive, transmit);
         let profile = device.profile();
-        builder.large(&net.id, Kind::Net, profile, vec![(2, Box::new(device))])?;
+        builder.large(&net.id, Kind::Net, profile, device.into_parts())?;
     }
     if spec.rng {
         let rng = Rng::default();

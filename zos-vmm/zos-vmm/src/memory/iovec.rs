@@ -230,6 +230,36 @@ impl IoVecs {
         result(unsafe { libc::writev(fd.as_fd().as_raw_fd(), self.pieces.as_ptr(), self.count()) })
     }
 
+    /// As [`IoVecs::read_packet`]; what has no room in the pieces goes into `over`.
+    ///
+    /// # Errors
+    /// What `readv(2)` says; also when the list has as many pieces as a call can take.
+    pub fn read_packet_past(&mut self, fd: impl AsFd, over: &mut [u8]) -> io::Result<usize> {
+        let last = libc::iovec { iov_base: over.as_mut_ptr().cast(), iov_len: over.len() };
+        self.pieces.push(last);
+        // SAFETY: the pieces are mapped and writable (see `push`), and so is `over`, which is ours
+        // alone during the call.
+        let returned =
+            unsafe { libc::readv(fd.as_fd().as_raw_fd(), self.pieces.as_ptr(), self.count()) };
+        self.pieces.pop();
+        result(returned)
+    }
+
+    /// Writes `head` and then the pieces, once, as one packet.
+    ///
+    /// # Errors
+    /// What `writev(2)` says; also when the list has as many pieces as a call can take.
+    pub fn write_packet_behind(&mut self, fd: impl AsFd, head: &[u8]) -> io::Result<usize> {
+        let first = libc::iovec { iov_base: head.as_ptr().cast_mut().cast(), iov_len: head.len() };
+        self.pieces.insert(0, first);
+        // SAFETY: the pieces are mapped and readable (see `push`), and so is `head`; nothing of it
+        // is written.
+        let returned =
+            unsafe { libc::writev(fd.as_fd().as_raw_fd(), self.pieces.as_ptr(), self.count()) };
+        self.pieces.remove(0);
+        result(returned)
+    }
+
     /// Fills all pieces from a file at an offset, over as many calls as it takes.
     ///
     /// # Errors

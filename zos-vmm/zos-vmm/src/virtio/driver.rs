@@ -143,17 +143,23 @@ pub(crate) struct Driver {
     pub(crate) function: VirtioPci,
     pub(crate) queues: Vec<GuestQueue>,
     pub(crate) messages: Arc<Messages>,
-    _worker: Worker,
+    _workers: Vec<Worker>,
 }
 
 impl Driver {
     pub(crate) fn new(profile: Profile, backend: Box<dyn Backend>) -> Self {
+        let queues = profile.queues.len();
+        Self::with_parts(profile, vec![(queues, backend)])
+    }
+
+    /// A device of several parts, each in a thread of its own.
+    pub(crate) fn with_parts(profile: Profile, parts: Vec<(usize, Box<dyn Backend>)>) -> Self {
         let memory = memory();
         let messages = Arc::new(Messages::default());
         let count = profile.queues.len() as u64;
-        let (function, worker) = make(profile, backend, &memory, messages.clone(), 0xc000_0000);
+        let (function, workers) = make(profile, parts, &memory, messages.clone(), 0xc000_0000);
         let queues = (0..count).map(|index| GuestQueue::new(&memory, index)).collect();
-        Self { memory, function, queues, messages, _worker: worker }
+        Self { memory, function, queues, messages, _workers: workers }
     }
 
     /// A function without a driver, for a bus.
@@ -162,7 +168,10 @@ impl Driver {
         backend: Box<dyn Backend>,
         bar: u32,
     ) -> (VirtioPci, Worker) {
-        make(profile, backend, &memory(), Arc::new(Messages::default()), bar)
+        let parts = vec![(profile.queues.len(), backend)];
+        let (function, mut workers) =
+            make(profile, parts, &memory(), Arc::new(Messages::default()), bar);
+        (function, workers.swap_remove(0))
     }
 
     pub(crate) fn write(&mut self, offset: u32, data: &[u8]) {
@@ -270,14 +279,16 @@ impl Driver {
 
 fn make(
     profile: Profile,
-    backend: Box<dyn Backend>,
+    parts: Vec<(usize, Box<dyn Backend>)>,
     memory: &GuestMemory,
     messages: Arc<Messages>,
     bar: u32,
-) -> (VirtioPci, Worker) {
+) -> (VirtioPci, Vec<Worker>) {
     let around = Surroundings { memory, messages, io_events: Arc::new(NoIoEvents), bar };
-    let mut worker = Worker::spawn("test", || {}).unwrap();
-    let part = Part { queues: profile.queues.len(), backend, worker: &mut worker };
-    let function = VirtioPci::new("test", profile, vec![part], around).unwrap();
-    (function, worker)
+    let spawn = |_: &_| Worker::spawn("test", || {}).unwrap();
+    let mut workers: Vec<Worker> = parts.iter().map(spawn).collect();
+    let parts = parts.into_iter().zip(&mut workers);
+    let parts = parts.map(|((queues, backend), worker)| Part { queues, backend, worker });
+    let function = VirtioPci::new("test", profile, parts.collect(), around).unwrap();
+    (function, workers)
 }

@@ -53,6 +53,12 @@ impl ActiveQueue {
         Self { index, told: Wrapping(queue.next_used()), queue }
     }
 
+    /// Entries of its rings.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.queue.size().into()
+    }
+
     /// Loads the next available chain, `None` when there is none. A malformed one has its head in
     /// `chain`, to be given back.
     ///
