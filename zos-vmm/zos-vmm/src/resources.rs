@@ -16,6 +16,7 @@ use crate::virtio::net::{TapError, Taps};
 use crate::virtio::vsock::VsockEnds;
 use kvm_ioctls::Kvm;
 use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::termios::tcgetwinsize;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, IsTerminal};
@@ -223,7 +224,7 @@ impl Resources {
             Some(serial) => opener.console("serial", serial)?,
             None => {
                 let sink = if jailed { Sink::Nowhere } else { Sink::Stdout };
-                ConsoleEnds { console: Console::new(sink, None), session: None }
+                ConsoleEnds { console: Console::new(sink, None, None), session: None, size: None }
             }
         };
         let console = spec.console.as_ref();
@@ -294,7 +295,9 @@ impl Opener {
             None
         };
         let wire = session.as_ref().map(Session::wire);
-        Ok(ConsoleEnds { console: Console::new(sink, wire), session })
+        let size = spec.terminal.then(|| tcgetwinsize(std::io::stdin()).ok()).flatten();
+        let size = size.map(|size| (size.ws_col, size.ws_row));
+        Ok(ConsoleEnds { console: Console::new(sink, spec.rate, wire), session, size })
     }
 
     fn appended(&mut self, field: String, source: &Source) -> Result<File, ResourceError> {

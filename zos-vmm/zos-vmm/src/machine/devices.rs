@@ -7,6 +7,7 @@ use crate::memory::GuestMemory;
 use crate::rate::Limiter;
 use crate::resources::DeviceEnds;
 use crate::virtio::balloon::{Balloon, Options};
+use crate::virtio::console::VirtioConsole;
 use crate::virtio::{blk::Blk, net::Net, rng::Rng, vsock::Vsock};
 use kvm_ioctls::VmFd;
 use std::io;
@@ -22,7 +23,7 @@ pub(super) fn build(
     memory: &GuestMemory,
     seccomp: Seccomp,
 ) -> Result<Built, BuildError> {
-    let DeviceEnds { disks, taps, twin, console: _, vsock } = ends;
+    let DeviceEnds { disks, taps, twin, console, vsock } = ends;
     let calls = vsock.as_ref().is_some_and(|vsock| vsock.calls.is_some());
     let shared = if calls { Kind::Calling } else { Kind::Shared };
     let mut builder = Builder::new(vm, memory, seccomp, shared)?;
@@ -52,6 +53,10 @@ pub(super) fn build(
         let balloon = Balloon::new(options, spec.memory.0).map_err(failed("make the balloon"))?;
         builder.balloon(balloon.handle());
         builder.small("balloon", balloon.profile(), Box::new(balloon))?;
+    }
+    if let Some(ends) = console {
+        let console = VirtioConsole::new(ends);
+        builder.small("console", console.profile(), Box::new(console))?;
     }
     if let Some((spec, ends)) = spec.vsock.as_ref().zip(vsock) {
         let vsock = Vsock::new(spec.cid, ends).map_err(failed("make the vsock device"))?;

@@ -18,6 +18,7 @@ pub mod balloon;
 pub mod blk;
 mod chain;
 mod config_space;
+pub mod console;
 mod counters;
 // Fuzz targets need a part of it.
 #[cfg(any(test, feature = "fuzzing"))]

@@ -38,7 +38,7 @@ impl Bench {
         let port = Arc::new(Small::default());
         let mut worker = Worker::spawn("test", || {}).unwrap();
         worker.attend(Box::new(PortSeat::new(session, port.clone())));
-        let console = Console::new(Sink::Nowhere, Some(wire));
+        let console = Console::new(Sink::Nowhere, None, Some(wire));
         Self { console, port, path, _worker: worker, _folder: folder }
     }
 
