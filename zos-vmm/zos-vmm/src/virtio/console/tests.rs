@@ -87,7 +87,7 @@ fn typed_bytes_wait_for_room() {
 #[test]
 fn a_request_of_gigabytes_is_cut() {
     let (mut driver, file, _client) = bench();
-    let whole = crate::virtio::driver::MEMORY as u32;
+    let whole = u32::try_from(crate::virtio::driver::MEMORY).unwrap();
     // Over and over the same memory, as much as 15 descriptors hold.
     print(&mut driver, &vec![(0, whole, false); 15]);
     assert_eq!(log(&file).len(), MOST);
