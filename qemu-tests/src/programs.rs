@@ -38,6 +38,22 @@ pub fn init() -> Result<&'static Path> {
     })
 }
 
+/// The VMM, as the image has it.
+pub fn vmm() -> Result<&'static Path> {
+    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    once(&BUILT, || {
+        build("zos-vmm", &["--release", "--target", STATIC], &[STATIC, "release", "zos-vmm"])
+    })
+}
+
+/// PID 1 of a bare machine, and of the VM in it.
+pub fn inside() -> Result<&'static Path> {
+    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    once(&BUILT, || {
+        build("zos-inside", &["--release", "--target", STATIC], &[STATIC, "release", "zos-inside"])
+    })
+}
+
 /// The VMM for the other architecture.
 pub fn vmm_arm() -> Result<&'static Path> {
     static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();

@@ -1,8 +1,8 @@
 //! zos-inside: PID 1 of a bare machine, and of the VM that zos-vmm runs in it.
 //!
 //! ```text
-//!  /zos-vmm is there ─▶ outer: a disk; a VM that powers off, one that reboots; what each did ─▶ off
-//!  it isn't          ─▶ inner: the disk's driver, a look around, a mark on the disk, the end it was told
+//!  /zos-vmm is there ─▶ outer: a disk for each VM of `inside=KERNEL:END,..`; what it did ─▶ off
+//!  it isn't          ─▶ inner: the disk's driver, a look around, a mark on the disk ─▶ `inside=END`
 //! ```
 //!
 //! Each line for the test begins with `inside:`. No daemon of ours runs: this is the VMM alone.
@@ -29,8 +29,17 @@ fn main() {
         println!("inside: failed: {error:#}");
         RebootCommand::PowerOff
     });
+    // The kernel's own last words shall not stand amid ours.
+    let _ = rustix::termios::tcdrain(std::io::stdout());
     let Err(error) = reboot(end) else { return };
     println!("inside: failed: {end:?}: {error}");
+}
+
+/// The value of a word `name=value` on the kernel's command line.
+pub(crate) fn told(name: &str) -> Result<String> {
+    let line = std::fs::read_to_string("/proc/cmdline").context("read the command line")?;
+    let value = line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    Ok(value.with_context(|| format!("the command line tells no {name}"))?.to_owned())
 }
 
 fn prepare() -> Result<()> {
