@@ -166,7 +166,7 @@ impl Host {
     }
 
     fn accept(&mut self, room: usize, now: Instant, happened: &mut Vec<Happening>) {
-        while self.knocking && self.lines.len() < MOST_LINES.min(room) {
+        while self.may_accept(room) {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             match accept_with(&self.listener, flags) {
                 Ok(socket) => {
@@ -176,10 +176,15 @@ impl Host {
                     self.read_line(token, happened);
                 }
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
-                // Nobody, or no descriptor left: the next who knocks brings it up again.
+                // Nobody, or no descriptor left: the next who knocks or leaves brings it up again.
                 Err(_) => self.knocking = false,
             }
         }
+    }
+
+    /// Whether somebody may wait in the backlog who could be let in.
+    pub(super) fn may_accept(&self, room: usize) -> bool {
+        self.knocking && self.lines.len() < MOST_LINES.min(room)
     }
 
     fn add(&mut self, socket: OwnedFd, id: Option<Id>) -> Option<u64> {
@@ -229,7 +234,7 @@ impl Host {
 
     /// There is no connection for the client at this token.
     pub(super) fn dismiss(&mut self, token: u64) {
-        self.streams.remove(&token);
+        self.knocking |= self.streams.remove(&token).is_some();
     }
 
     /// When the next client has said nothing for too long.
@@ -313,7 +318,7 @@ impl Host {
     /// Closes a connection's socket.
     pub(super) fn close(&mut self, id: Id) {
         if let Some(token) = self.tokens.remove(&id) {
-            self.streams.remove(&token);
+            self.dismiss(token);
         }
     }
 }

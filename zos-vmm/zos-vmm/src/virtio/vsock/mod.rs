@@ -293,12 +293,16 @@ impl Vsock {
         Ok(None)
     }
 
+    /// Connections that may still be made.
+    fn room(&self) -> usize {
+        MOST_CONNECTIONS.saturating_sub(self.table.len())
+    }
+
     /// Looks after clients.
     fn hear_host(&mut self) {
         let now = Instant::now();
         let mut happened = std::mem::take(&mut self.happened);
-        let room = MOST_CONNECTIONS.saturating_sub(self.table.len());
-        self.host.look(room, now, &mut happened);
+        self.host.look(self.room(), now, &mut happened);
         for happening in happened.drain(..) {
             match happening {
                 Happening::Wants { token, port } => match self.table.connect(port, now) {
@@ -387,8 +391,6 @@ impl Backend for Vsock {
             _events: events,
             data: vec![0; MOST_DATA].into(),
         });
-        // Clients may have come before the driver.
-        self.more = true;
         Ok(())
     }
 
@@ -408,12 +410,12 @@ impl Backend for Vsock {
     }
 
     fn ready(&mut self, _: u32) -> Result<(), Broken> {
-        self.hear_host();
         self.rang()
     }
 
     fn alarm(&self) -> Option<Instant> {
-        if self.more {
+        // Whoever leaves makes room for who waits in the backlog.
+        if self.more || self.host.may_accept(self.room()) {
             return Some(Instant::now());
         }
         self.table.alarm().into_iter().chain(self.host.alarm()).min()
@@ -421,6 +423,7 @@ impl Backend for Vsock {
 
     fn rang(&mut self) -> Result<(), Broken> {
         let now = Instant::now();
+        self.hear_host();
         self.host.rang(now);
         while let Some(action) = self.table.rang(now) {
             self.perform(Some(action));
