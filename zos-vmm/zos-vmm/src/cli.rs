@@ -8,16 +8,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use zos_vmm::jail::Seccomp;
 use zos_vmm::resources::Passed;
-use zos_vmm_spec::{Balloon, Bytes, Disk, IoEngine, Mac, Net, Source, Spec};
+use zos_vmm_spec::{Balloon, Bytes, Disk, IoEngine, Mac, Net, Share, Source, Spec};
 
 /// Longest spec that is read, in bytes.
 const LONGEST_SPEC: u64 = 1 << 20;
-
-/// The serial port's name in Linux.
-#[cfg(target_arch = "x86_64")]
-const CMDLINE: &str = "console=ttyS0";
-#[cfg(target_arch = "aarch64")]
-const CMDLINE: &str = "console=ttyAMA0";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -49,7 +43,7 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "FILE", requires = "kernel")]
     initramfs: Option<PathBuf>,
     /// Kernel command line.
-    #[arg(long, value_name = "TEXT", requires = "kernel", default_value = CMDLINE)]
+    #[arg(long, value_name = "TEXT", requires = "kernel", default_value = "console=ttyS0")]
     cmdline: String,
     /// Memory: bytes, or with KiB, MiB, GiB.
     #[arg(long, value_name = "SIZE", requires = "kernel", default_value = "256MiB")]
@@ -66,6 +60,9 @@ pub(crate) struct Cli {
     /// A balloon: size=SIZE[,deflate_on_oom=on][,free_page_reporting=on].
     #[arg(long, value_name = "KEYS", requires = "kernel")]
     balloon: Option<BalloonArgument>,
+    /// A shared folder: tag=NAME,socket=PATH of its back-end[,num_queues=COUNT]. May be given again.
+    #[arg(long, value_name = "KEYS", requires = "kernel")]
+    fs: Vec<FsArgument>,
     /// No random number device.
     #[arg(long, requires = "kernel")]
     no_rng: bool,
@@ -98,6 +95,9 @@ struct NetArgument {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct BalloonArgument(Balloon);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct FsArgument(Share);
 
 impl Cli {
     /// Whether the threads enter filters.
@@ -160,7 +160,7 @@ impl Cli {
             console: None,
             vsock: None,
             balloon: self.balloon.map(|balloon| balloon.0),
-            shares: Vec::new(),
+            shares: self.fs.iter().map(|share| share.0.clone()).collect(),
             io: IoEngine::Auto,
             twin_rates: None,
         }
@@ -241,6 +241,25 @@ impl FromStr for BalloonArgument {
     }
 }
 
+impl FromStr for FsArgument {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (mut tag, mut socket, mut queues) = (None, None, 1);
+        for (key, value) in keys(text)? {
+            match key {
+                "tag" => tag = Some(value.to_owned()),
+                "socket" => socket = Some(PathBuf::from(value)),
+                "num_queues" => queues = value.parse()?,
+                _ => bail!("`{key}={value}`: a share has tag=NAME, socket=PATH, num_queues=COUNT"),
+            }
+        }
+        let tag = tag.context("a share needs tag=NAME")?;
+        let source = Source::Path(socket.context("a share needs socket=PATH")?);
+        Ok(Self(Share { tag, source, queues }))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -265,6 +284,8 @@ mod tests {
             "path=a.img,readonly=on",
             "--net",
             "tap=t0,mac=52:54:00:00:00:01",
+            "--fs",
+            "tag=home,socket=/tmp/s,num_queues=2",
             "--balloon",
             "size=32MiB,free_page_reporting=on",
         ])
@@ -275,6 +296,8 @@ mod tests {
         let balloon =
             Balloon { size: Bytes(32 << 20), deflate_on_oom: false, free_page_reporting: true };
         assert_eq!(spec.balloon, Some(balloon));
+        let source = Source::Path("/tmp/s".into());
+        assert_eq!(spec.shares, [Share { tag: "home".into(), source, queues: 2 }]);
         assert!(spec.disks[0].readonly && spec.rng);
         assert_eq!(spec.nets[0].source, Source::Tap("t0".into()));
     }
@@ -289,6 +312,7 @@ mod tests {
             &["--kernel", "k", "--net", "mac=52:54:00:00:00:01"],
             &["--kernel", "k", "--net", "tap=a,mac=zz"],
             &["--kernel", "k", "--balloon", "size=1MiB,statistics=on"],
+            &["--kernel", "k", "--fs", "tag=home"],
             &["--kernel", "k", "--memory", "lots"],
         ] {
             let all = std::iter::once(&"zos-vmm").chain(arguments);

@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use zos_vmm_spec::{Net, Source, Spec};
@@ -65,6 +66,8 @@ pub struct DeviceEnds {
     pub console: Option<ConsoleEnds>,
     /// virtio-vsock's.
     pub vsock: Option<VsockEnds>,
+    /// A back-end's socket for each share.
+    pub shares: Vec<UnixStream>,
 }
 
 /// Why something can't be had.
@@ -231,8 +234,12 @@ impl Resources {
         let console = console.map(|console| opener.console("console", console)).transpose()?;
         let vsock = spec.vsock.as_ref();
         let vsock = vsock.map(|vsock| opener.vsock(&vsock.socket)).transpose()?;
+        let shares = spec.shares.iter().enumerate();
+        let shares = shares
+            .map(|(index, share)| opener.stream(format!("shares[{index}].source"), &share.source));
+        let shares = shares.collect::<Result<_, _>>()?;
         let keeper = Keeper::start(&mut opener.remains).map_err(ResourceError::Out)?;
-        let devices = DeviceEnds { disks, taps, twin, console, vsock };
+        let devices = DeviceEnds { disks, taps, twin, console, vsock, shares };
         Ok(Self { kvm, kernel, initramfs, serial, devices, keeper })
     }
 }
@@ -318,6 +325,19 @@ impl Opener {
             Source::Fd(_) | Source::Tap(_) => None,
         };
         Ok(VsockEnds { listener, calls })
+    }
+
+    /// A socket that is connected.
+    fn stream(&mut self, field: String, source: &Source) -> Result<UnixStream, ResourceError> {
+        match source {
+            Source::Fd(name) => Ok(OwnedFd::from(self.fd(&field, name)?).into()),
+            Source::Path(path) if !self.jailed => {
+                let path = path.clone();
+                let stream = UnixStream::connect(&path);
+                stream.map_err(|source| ResourceError::Open { field, path, source })
+            }
+            _ => Err(ResourceError::Jailed { field }),
+        }
     }
 
     /// A socket that listens.

@@ -10,7 +10,7 @@
 //! `docs/jail.md` is written from this table by a test.
 
 use super::Kind;
-use Kind::{Api, Blk, Main, Net, Shared, Vcpu};
+use Kind::{Api, Blk, Fs, Main, Net, Shared, Vcpu};
 
 /// What is tested of an argument: the bits of `mask` in its lower 32 bits.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +75,7 @@ macro_rules! row {
 
 const ALL: &[Kind] = &Kind::ALL;
 /// Those that wait for descriptors: all but vCPUs, which wait in the guest.
-const WAITERS: &[Kind] = &[Main, Api, Blk, Net, Shared];
+const WAITERS: &[Kind] = &[Main, Api, Blk, Net, Shared, Fs];
 
 const PROT_EXEC: u64 = 4;
 const NO_FILE: u64 = 0xffff_ffff;
@@ -83,6 +83,7 @@ const NO_FILE: u64 = 0xffff_ffff;
 const FUTEX: u64 = 0x7f;
 const MADV_DONTNEED: u64 = 4;
 const MADV_FREE: u64 = 8;
+const MADV_REMOVE: u64 = 9;
 const AF_UNIX: u64 = 1;
 
 // linux/kvm.h, linux/if_tun.h
@@ -122,6 +123,12 @@ pub(super) const TABLE: &[Row] = &[
         "the allocator and a thread's stack: not needed now"
     ),
     row!(
+        SYS_madvise,
+        &[Shared],
+        [[is(2, MADV_REMOVE)]],
+        "balloon: what the guest gave back leaves its memory's file"
+    ),
+    row!(
         SYS_clock_gettime,
         ALL,
         [[is(0, 0)], [is(0, 1)], [is(0, 7)]],
@@ -146,7 +153,7 @@ pub(super) const TABLE: &[Row] = &[
     row!(SYS_ppoll, WAITERS, "the same, with a bound"),
     row!(SYS_accept4, &[Shared], "consoles and vsock: who connects to the sockets that vmd passed"),
     row!(SYS_epoll_ctl, &[Shared], "vsock: clients are waited for together"),
-    row!(SYS_epoll_pwait, &[Shared], "vsock: which of them is ready"),
+    row!(SYS_epoll_pwait, &[Shared, Fs], "vsock, shared folders: which of them is ready"),
     row!(SYS_shutdown, &[Shared], "vsock: the guest ends its half of a connection"),
     // Devices.
     row!(
@@ -160,7 +167,7 @@ pub(super) const TABLE: &[Row] = &[
         ],
         "into the guest; a device's doorbells when its driver moves them; interrupts; the guest's clock after a pause"
     ),
-    row!(SYS_ioctl, &[Blk, Net, Shared], [[is(1, KVM_SIGNAL_MSI)]], "interrupts"),
+    row!(SYS_ioctl, &[Blk, Net, Shared, Fs], [[is(1, KVM_SIGNAL_MSI)]], "interrupts"),
     row!(
         SYS_ioctl,
         &[Net],
@@ -172,6 +179,8 @@ pub(super) const TABLE: &[Row] = &[
     row!(SYS_fdatasync, &[Blk], "a disk's flush, without io_uring"),
     row!(SYS_readv, &[Net], "frames from the tap"),
     row!(SYS_writev, &[Net], "frames to the tap"),
+    row!(SYS_sendmsg, &[Fs], "a shared folder: rings and memory are told to its back-end"),
+    row!(SYS_recvfrom, &[Fs], "its answers, and never a descriptor"),
     row!(SYS_getrandom, &[Shared], "the guest's random numbers"),
     row!(
         SYS_tgkill,

@@ -23,6 +23,8 @@ pub enum Kind {
     Net,
     /// The worker of all small devices.
     Shared,
+    /// The worker of a shared folder.
+    Fs,
     /// The same, of a developer's VMM whose guest may connect to the host's sockets; never in the
     /// jail.
     Calling,
@@ -39,8 +41,8 @@ pub enum Seccomp {
 
 impl Kind {
     /// All that are in a jail.
-    pub const ALL: [Self; 6] =
-        [Self::Main, Self::Api, Self::Vcpu, Self::Blk, Self::Net, Self::Shared];
+    pub const ALL: [Self; 7] =
+        [Self::Main, Self::Api, Self::Vcpu, Self::Blk, Self::Net, Self::Shared, Self::Fs];
 
     /// The calls that it may make with some arguments: name and number, each once.
     #[must_use]
@@ -131,8 +133,8 @@ mod tests {
             return;
         }
         let mut table = format!("{} calls, all kinds together.\n\n", names.len());
-        table += "| Call | Main | Api | Vcpu | Blk | Net | Shared | What for, and with which arguments |\n";
-        table += "|---|---|---|---|---|---|---|---|\n";
+        table += "| Call | Main | Api | Vcpu | Blk | Net | Shared | Fs | What for, and with which arguments |\n";
+        table += "|---|---|---|---|---|---|---|---|---|\n";
         for row in rows {
             let name = row.name.trim_start_matches("SYS_");
             let marks = Kind::ALL.map(|kind| if row.who.contains(&kind) { "x" } else { "" });

@@ -8,7 +8,7 @@ use crate::rate::Limiter;
 use crate::resources::DeviceEnds;
 use crate::virtio::balloon::{Balloon, Options};
 use crate::virtio::console::VirtioConsole;
-use crate::virtio::{blk::Blk, net::Net, rng::Rng, vsock::Vsock};
+use crate::virtio::{blk::Blk, fs::Fs, net::Net, rng::Rng, vsock::Vsock};
 use kvm_ioctls::VmFd;
 use std::io;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(super) fn build(
     memory: &GuestMemory,
     seccomp: Seccomp,
 ) -> Result<Built, BuildError> {
-    let DeviceEnds { disks, taps, twin, console, vsock } = ends;
+    let DeviceEnds { disks, taps, twin, console, vsock, shares } = ends;
     let calls = vsock.as_ref().is_some_and(|vsock| vsock.calls.is_some());
     let shared = if calls { Kind::Calling } else { Kind::Shared };
     let mut builder = Builder::new(vm, memory, seccomp, shared)?;
@@ -61,6 +61,13 @@ pub(super) fn build(
     if let Some((spec, ends)) = spec.vsock.as_ref().zip(vsock) {
         let vsock = Vsock::new(spec.cid, ends).map_err(failed("make the vsock device"))?;
         builder.small("vsock", vsock.profile(), Box::new(vsock))?;
+    }
+    // A thread each: a back-end that is slow to answer holds nothing else up.
+    for (index, (share, socket)) in spec.shares.iter().zip(shares).enumerate() {
+        let fs = Fs::new(&share.tag, share.queues, socket)?;
+        let queues = fs.profile().queues.len();
+        let name = format!("share{index}");
+        builder.large(&name, Kind::Fs, fs.profile(), vec![(queues, Box::new(fs))])?;
     }
     Ok(builder.finish())
 }

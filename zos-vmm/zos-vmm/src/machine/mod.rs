@@ -78,6 +78,9 @@ pub enum BuildError {
     /// A device's thread.
     #[error(transparent)]
     Worker(#[from] virtio::WorkerError),
+    /// A shared folder.
+    #[error(transparent)]
+    Share(#[from] virtio::fs::FsError),
     /// Files, threads, descriptors.
     #[error("{what}")]
     Io {

@@ -14,7 +14,7 @@ mod iovec;
 pub use file::PositionedFile;
 pub use iovec::{IoVecError, IoVecs};
 
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use std::fs::File;
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap};
 
@@ -52,8 +52,12 @@ pub enum MemoryError {
 pub fn create(ranges: &[(GuestAddress, usize)]) -> Result<GuestMemory, MemoryError> {
     let bytes: u64 = ranges.iter().map(|(_, size)| *size as u64).sum();
     let failed = |source| MemoryError::File { bytes, source };
-    let memfd = memfd_create("guest-memory", MemfdFlags::CLOEXEC).map_err(failed)?;
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let memfd = memfd_create("guest-memory", flags).map_err(failed)?;
     ftruncate(&memfd, bytes).map_err(failed)?;
+    // A vhost-user process that has it, too, can't pull it away beneath us.
+    let size_stays = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    fcntl_add_seals(&memfd, size_stays).map_err(failed)?;
     let file = File::from(memfd);
     let mut offset = 0;
     let mut files = Vec::with_capacity(ranges.len());

@@ -143,7 +143,7 @@ pub(crate) struct Driver {
     pub(crate) function: VirtioPci,
     pub(crate) queues: Vec<GuestQueue>,
     pub(crate) messages: Arc<Messages>,
-    _workers: Vec<Worker>,
+    pub(crate) workers: Vec<Worker>,
 }
 
 impl Driver {
@@ -159,7 +159,7 @@ impl Driver {
         let count = profile.queues.len() as u64;
         let (function, workers) = make(profile, parts, &memory, messages.clone(), 0xc000_0000);
         let queues = (0..count).map(|index| GuestQueue::new(&memory, index)).collect();
-        Self { memory, function, queues, messages, _workers: workers }
+        Self { memory, function, queues, messages, workers }
     }
 
     /// A function without a driver, for a bus.

@@ -24,6 +24,7 @@ mod counters;
 #[cfg(any(test, feature = "fuzzing"))]
 #[cfg_attr(not(test), allow(dead_code))]
 pub(crate) mod driver;
+pub mod fs;
 mod interrupt;
 pub mod net;
 mod queue;
@@ -40,6 +41,7 @@ pub use queue::{ActiveQueue, Broken, Used};
 pub use transport::{BAR_BYTES, DeviceError, IoEvents, Part, Surroundings, VirtioPci};
 pub use worker::{Desk, Waits, Worker, WorkerError};
 
+use crate::event::Event;
 use crate::memory::GuestMemory;
 use std::sync::Arc;
 use std::time::Instant;
@@ -82,6 +84,9 @@ pub struct Activation {
     pub features: u64,
     /// How to tell the driver.
     pub interrupt: Arc<Interrupt>,
+    /// The part's kicks in the order of its queues: for a backend that takes them. Nobody else
+    /// waits for those.
+    pub kicks: Vec<Arc<Event>>,
 }
 
 impl Activation {
@@ -115,6 +120,12 @@ pub enum Share {
 /// The work of a device, or of its part with some of the queues, done in one thread. Queues are
 /// numbered within the part.
 pub trait Backend: Send {
+    /// Whether it waits for the kicks itself, or lets another process do so: then `kicked` is never
+    /// called. Asked once, when it is seated.
+    fn takes_kicks(&self) -> bool {
+        false
+    }
+
     /// The driver is ready. Queues, memory and interrupt are the backend's until `reset`.
     ///
     /// # Errors
@@ -159,6 +170,14 @@ pub trait Backend: Send {
     /// # Errors
     /// The queue is broken; the device then needs a reset.
     fn rest(&mut self) -> Result<(), Broken> {
+        Ok(())
+    }
+
+    /// Goes on after a rest.
+    ///
+    /// # Errors
+    /// The queue is broken; the device then needs a reset.
+    fn go_on(&mut self) -> Result<(), Broken> {
         Ok(())
     }
 

@@ -37,6 +37,19 @@ pub struct Used {
     pub written: usize,
 }
 
+/// Where a queue's rings lie in the guest's memory: for a back-end in another process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rings {
+    /// Entries.
+    pub size: u16,
+    /// Address of the descriptor table.
+    pub descriptors: u64,
+    /// Address of the available ring.
+    pub available: u64,
+    /// Address of the used ring.
+    pub used: u64,
+}
+
 /// A queue in its worker's hands.
 #[derive(Debug)]
 pub struct ActiveQueue {
@@ -57,6 +70,17 @@ impl ActiveQueue {
     #[must_use]
     pub fn size(&self) -> usize {
         self.queue.size().into()
+    }
+
+    /// Where its rings are.
+    #[must_use]
+    pub fn rings(&self) -> Rings {
+        Rings {
+            size: self.queue.size(),
+            descriptors: self.queue.desc_table(),
+            available: self.queue.avail_ring(),
+            used: self.queue.used_ring(),
+        }
     }
 
     /// Loads the next available chain, `None` when there is none. A malformed one has its head in

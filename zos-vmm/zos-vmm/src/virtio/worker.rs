@@ -87,8 +87,9 @@ impl Worker {
         Ok(Self { mailbox, thread: Some(thread), desks: 0 })
     }
 
-    /// Gives a device's part a desk, with a kick for each of its queues.
+    /// Gives a device's part a desk, with a kick for each of its queues, unless it takes them.
     pub fn seat(&mut self, backend: Box<dyn Backend>, kicks: Vec<Arc<Event>>) -> Desk {
+        let kicks = if backend.takes_kicks() { Vec::new() } else { kicks };
         let number = self.desks;
         self.desks += 1;
         self.mailbox.send(Command::Sit(Box::new(Seat::new(backend, kicks))));
@@ -240,7 +241,11 @@ impl Office {
                     self.seats.iter_mut().for_each(Seat::rest);
                     let _ = done.send(());
                 }
-                Command::Resume => self.paused = false,
+                Command::Resume => {
+                    if std::mem::take(&mut self.paused) {
+                        self.seats.iter_mut().for_each(Seat::go_on);
+                    }
+                }
                 Command::Quit => {
                     self.seats.iter_mut().for_each(Seat::stop);
                     return false;
@@ -306,6 +311,13 @@ impl Seat {
     fn rest(&mut self) {
         if self.works() {
             let result = self.backend.rest();
+            self.check(result);
+        }
+    }
+
+    fn go_on(&mut self) {
+        if self.works() {
+            let result = self.backend.go_on();
             self.check(result);
         }
     }

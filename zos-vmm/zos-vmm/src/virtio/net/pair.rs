@@ -110,7 +110,7 @@ impl Pair {
 
 impl Backend for Pair {
     fn activate(&mut self, activation: Activation) -> Result<(), Broken> {
-        let Activation { memory, mut queues, features, interrupt } = activation;
+        let Activation { memory, mut queues, features, interrupt, .. } = activation;
         let has = |feature: u64| features & feature != 0;
         let mut take = |index: usize| queues.get_mut(index).and_then(Option::take);
         let most = self.shared.steering.most();

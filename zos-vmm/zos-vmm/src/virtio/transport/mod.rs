@@ -190,6 +190,7 @@ impl VirtioPci {
                     queues,
                     features,
                     interrupt: self.interrupt.clone(),
+                    kicks: self.kicks[range.clone()].to_vec(),
                 });
             }
         }
