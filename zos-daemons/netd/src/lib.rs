@@ -88,10 +88,9 @@ pub fn router(commands: mpsc::Sender<Command>, known: watch::Receiver<bool>) -> 
             let node = open.clone();
             async move {
                 node.known().await?;
-                let (twin, name, index) = (tap.twin, tap.name, tap.index);
+                let (twin, name, index, queues) = (tap.twin, tap.name, tap.index, tap.queues);
                 let zos_types::deployment::NetworkKind::Nat = tap.network;
-                let opened = node.ask(|reply| Command::Open(twin, name, index, reply)).await?;
-                opened.map(|(tap, fd)| (tap, vec![fd]))
+                node.ask(|reply| Command::Open(twin, name, index, queues, reply)).await?
             }
         })
         .on(move |_: Call, _: ListTaps| {

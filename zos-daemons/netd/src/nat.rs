@@ -6,7 +6,6 @@
 //! ```
 
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
@@ -19,12 +18,15 @@ use zos_types::{Fault, TwinId, WorkloadName};
 use crate::firewall::Pin;
 use crate::kernel::{Kernel, KernelError};
 use crate::links::mac_text;
+use crate::node::Opened;
 use crate::vm::bridge::Bridge;
 use crate::vm::dns::Servers;
 use crate::vm::subnet;
 use crate::vm::table::{Row, Table};
 
 const SCHEMA: u32 = 1;
+/// Most queues of a tap.
+const MOST_QUEUES: u32 = 16;
 const NETWORK: &str = "network";
 const TAPS: &str = "taps";
 
@@ -185,17 +187,27 @@ impl Nat {
     }
 
     /// Makes a placed tap. The rules must pin it already.
-    pub async fn open_tap(&mut self, row: &Row) -> Result<(Tap, OwnedFd), CallError> {
+    pub async fn open_tap(&mut self, row: &Row, queues: u32) -> Result<Opened, CallError> {
         let (Some(bridge), Some(net)) = (&self.bridge, self.subnet) else {
             return Err(CallError::busy("the VM network isn't up"));
         };
-        let (fd, _) = zos_host::tap::open(&row.device).map_err(|error| match error.errno() {
-            // EBUSY: a VMM of the same VM still holds it.
-            Some(16) => CallError::busy(format!("{} is still in use", row.device)),
-            _ => CallError::failed(&error),
-        })?;
+        let queues = match queues {
+            1..=MOST_QUEUES => queues as usize,
+            _ => return Err(CallError::invalid("queues: must be 1 to 16")),
+        };
+        // It lives as long as somebody holds it: a VMM of the same VM does. The kernel says so only
+        // of a tap with one queue.
+        let found = self.kernel.index(&row.device).await.map_err(|e| CallError::failed(&e))?;
+        if found.is_some() {
+            return Err(CallError::busy(format!("{} is still in use", row.device)));
+        }
+        let opened = match queues {
+            1 => zos_host::tap::open(&row.device).map(|(fd, _)| vec![fd]),
+            _ => zos_host::tap::open_queues(&row.device, queues),
+        };
+        let fds = opened.map_err(|e| CallError::failed(&e))?;
         bridge.attach(&self.kernel, row).await.map_err(|e| CallError::failed(&e))?;
-        Ok((tap(row, net), fd))
+        Ok((tap(row, net), fds))
     }
 
     /// Every tap.

@@ -38,13 +38,16 @@ const RETRY: Duration = Duration::from_secs(5);
 /// After a start, and without an answer, so long before a fault is shown.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// A tap, and a descriptor for each of its queues.
+pub type Opened = (Tap, Vec<OwnedFd>);
+
 /// What others ask of the network.
 #[derive(Debug)]
 pub enum Command {
     /// How it is.
     Describe(oneshot::Sender<Network>),
-    /// A VM's tap.
-    Open(TwinId, WorkloadName, u32, oneshot::Sender<Result<(Tap, OwnedFd), CallError>>),
+    /// A VM's tap: whose, which of its networks, with how many queues.
+    Open(TwinId, WorkloadName, u32, u32, oneshot::Sender<Result<Opened, CallError>>),
     /// Every tap.
     List(oneshot::Sender<Vec<Tap>>),
     /// Forget a VM's taps.
@@ -220,12 +223,12 @@ impl Node {
                 self.nat.set_folder(path);
                 self.settle().await;
             }
-            Command::Open(twin, name, index, reply) => {
+            Command::Open(twin, name, index, queues, reply) => {
                 let result = match self.nat.place(&twin, &name, index) {
                     Ok(row) => {
                         self.apply().await;
                         if self.rules_stand() {
-                            self.nat.open_tap(&row).await
+                            self.nat.open_tap(&row, queues).await
                         } else {
                             Err(CallError::busy(
                                 "the firewall isn't loaded, so no VM gets a network",

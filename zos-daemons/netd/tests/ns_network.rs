@@ -13,7 +13,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use netd::settings::Settings;
-use zos_daemon::Reader;
+use zos_daemon::{CallError, Reader};
 use zos_types::machine::Network;
 
 use world::{Vm, World, connects, in_namespace, inside, run, until};
@@ -143,6 +143,18 @@ fn a_restart_takes_nothing_away() {
         drop(vm);
         let vm = until(|| node.open("vm1").ok());
         assert_eq!(vm.0, before);
+
+        // With several queues it is busy all the same, though the kernel would add more.
+        drop(vm);
+        let (tap, fds) = until(|| node.open_queues("vm1", 4).ok());
+        assert_eq!((tap, fds.len()), (before.clone(), 4));
+        for queues in [1, 4] {
+            let error = node.open_queues("vm1", queues).unwrap_err();
+            assert!(error.to_string().contains("in use"), "{error}");
+        }
+        for queues in [0, 17] {
+            assert!(matches!(node.open_queues("vm1", queues), Err(CallError::Invalid { .. })));
+        }
         node.close("vm1").unwrap();
         assert!(node.list().is_empty());
         assert!(!std::path::Path::new("/sys/class/net").join(&before.device).exists());

@@ -220,6 +220,13 @@ async fn disks(bus: &Bus, key: &Key, vm: &Vm, passed: &mut Passed) -> Result<Vec
     Ok(disks)
 }
 
+/// Pairs of queues of each of its networks: a pair for each CPU up to four, where the descriptors of
+/// all of them fit into one call.
+fn pairs(vm: &Vm) -> u16 {
+    let most = if vm.networks.len() > 2 { 1 } else { 4 };
+    u16::try_from(vm.cpu).unwrap_or(u16::MAX).clamp(1, most)
+}
+
 async fn nets(
     bus: &Bus,
     (twin, name): &Key,
@@ -227,21 +234,30 @@ async fn nets(
     passed: &mut Passed,
 ) -> Result<(Vec<Net>, Option<IpAddr>), Fault> {
     let (mut nets, mut address) = (Vec::new(), None);
+    let queues = pairs(vm);
     for (i, network) in vm.networks.iter().enumerate() {
         let fault = |why: String| Fault::new("vm.network", format!("network {i}: {why}"));
         let index = u32::try_from(i).map_err(|e| fault(e.to_string()))?;
-        let open = OpenTap { twin: *twin, name: name.clone(), index, network: network.network };
+        let (name, network) = (name.clone(), network.network);
+        let open = OpenTap { twin: *twin, name, index, network, queues: queues.into() };
         let opened = bus.call_with_fds(open, Vec::new()).await;
         let (tap, fds) = opened.map_err(|e| fault(e.to_string()))?;
-        let fd = fds.into_iter().next().ok_or_else(|| fault("no descriptor came".into()))?;
+        if fds.len() != usize::from(queues) {
+            return Err(fault(format!("{} descriptors came, not {queues}", fds.len())));
+        }
         let mac: Mac = tap.mac.parse().map_err(|e| fault(format!("{e}")))?;
         address = address.or(Some(tap.address));
+        let id = format!("net-{i}");
+        for (pair, fd) in fds.into_iter().enumerate() {
+            let of_pair = if pair == 0 { id.clone() } else { format!("{id}.{pair}") };
+            passed.add(of_pair, fd);
+        }
         nets.push(Net {
-            id: format!("net-{i}"),
-            source: passed.add(format!("net-{i}"), fd),
+            source: Source::Fd(id.clone()),
+            id,
             mac: Some(mac),
-            queues: 1,
-            addresses: None,
+            queues,
+            addresses: Some(vec![tap.address]),
             receive_rate: None,
             transmit_rate: None,
         });
@@ -302,4 +318,23 @@ fn volume_name(vm: &WorkloadName, disk: &DiskOf) -> WorkloadName {
 
 fn open(path: &Path) -> Result<File, Fault> {
     File::open(path).map_err(|e| Fault::new("vm.image", format!("open {}: {e}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_follow_the_cpus_as_far_as_descriptors_go() {
+        for (cpu, networks, expected) in
+            [(1, 1, 1), (2, 1, 2), (4, 2, 4), (64, 1, 4), (64, 3, 1), (8, 8, 1)]
+        {
+            let networks = vec![serde_json::json!({"network": "nat"}); networks];
+            let vm: Vm = serde_json::from_value(serde_json::json!({
+                "cpu": cpu, "memory": "256MiB", "image": "builtin:hello", "networks": networks,
+            }))
+            .unwrap();
+            assert_eq!(pairs(&vm), expected, "{cpu} CPUs");
+        }
+    }
 }

@@ -172,11 +172,12 @@ impl World {
     fn net(&self) -> Router {
         let world = self.clone();
         Router::new(&net::INTERFACE)
-            .on_fds(async |_: Call, OpenTap { twin, name, index, .. }| {
+            .on_fds(async |_: Call, OpenTap { twin, name, index, queues, .. }| {
                 let device = "tap0".into();
                 let (mac, address) = ("52:54:00:00:00:01".into(), "10.1.0.2".parse().unwrap());
                 let tap = Tap { twin, name, index, device, mac, address };
-                Ok((tap, vec![OwnedFd::from(std::fs::File::open("/dev/null").unwrap())]))
+                let null = |_| OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+                Ok((tap, (0..queues).map(null).collect()))
             })
             .on(move |_: Call, CloseTaps { name, .. }| {
                 world.note(format!("close taps of {name}"));
@@ -296,6 +297,10 @@ async fn a_vm_gets_what_it_needs_by_descriptor_and_all_of_it_back() {
             (spec.cpus, spec.memory.0, spec.disks.len(), spec.nets.len()),
             (1, 256 << 20, 1, 1)
         );
+        // It may send from what netd leased to it alone.
+        let net = &spec.nets[0];
+        assert_eq!((net.queues, &net.addresses), (1, &Some(vec!["10.1.0.2".parse().unwrap()])));
+        assert!(net.mac.is_some());
         assert!(spec.balloon.is_some_and(|balloon| balloon.free_page_reporting));
         // Each socket leads to the VMM, which may be another one later.
         for (at, name) in [(4, "api"), (5, "serial"), (6, "vsock")] {

@@ -33,6 +33,17 @@ struct IfReq {
 ///
 /// Returns the descriptor (non-blocking, close-on-exec) and the device's name.
 pub fn open(name: &str) -> Result<(OwnedFd, String)> {
+    attach(name, 0)
+}
+
+/// Makes the tap `name` with so many queues, each with a descriptor; otherwise as [`open`]. One that
+/// exists gets them in addition to those that others hold.
+pub fn open_queues(name: &str, queues: usize) -> Result<Vec<OwnedFd>> {
+    let attach = |_| attach(name, libc::IFF_MULTI_QUEUE).map(|(fd, _)| fd);
+    (0..queues).map(attach).collect()
+}
+
+fn attach(name: &str, more: i32) -> Result<(OwnedFd, String)> {
     if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.bytes().any(|b| b == 0 || b == b'/')
     {
         return Err(Error::invalid("open tap", name, "a name has 1 to 15 bytes"));
@@ -40,9 +51,9 @@ pub fn open(name: &str) -> Result<(OwnedFd, String)> {
     let file = tun_device()?;
     let mut request = IfReq { name: [0; libc::IFNAMSIZ], flags: 0, rest: [0; 22] };
     request.name[..name.len()].copy_from_slice(name.as_bytes());
-    #[expect(clippy::cast_possible_truncation, reason = "the three flags stand in 16 bits")]
+    #[expect(clippy::cast_possible_truncation, reason = "the flags stand in 16 bits")]
     {
-        request.flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as i16;
+        request.flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | more) as i16;
     }
     // SAFETY: TUNSETIFF works on one struct ifreq (40 bytes), which IfReq lays out.
     unsafe { sys::ioctl_with(file.as_fd(), TUNSETIFF, &mut request) }.during("create tap", name)?;

@@ -90,6 +90,13 @@ fn a_tap_lives_as_long_as_its_descriptor() {
     tap::set_offload(&fd, 0).unwrap();
     drop(fd);
     assert!(!SysRoot::host().exists(&path));
+    // With several queues the last of their descriptors is its life.
+    let mut queues = tap::open_queues(&name, 3).unwrap();
+    assert_eq!(queues.len(), 3);
+    queues.truncate(1);
+    assert!(SysRoot::host().exists(&path) && tap::open(&name).is_err());
+    drop(queues);
+    assert!(!SysRoot::host().exists(&path));
 }
 
 #[test]

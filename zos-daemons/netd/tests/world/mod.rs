@@ -305,8 +305,17 @@ impl Netd {
     }
 
     pub(crate) fn open(&self, name: &str) -> Result<(Tap, OwnedFd), CallError> {
+        let (tap, mut fds) = self.open_queues(name, 1)?;
+        Ok((tap, fds.remove(0)))
+    }
+
+    pub(crate) fn open_queues(
+        &self,
+        name: &str,
+        queues: u32,
+    ) -> Result<(Tap, Vec<OwnedFd>), CallError> {
         until(|| self.known.borrow().then_some(()));
-        self.ask(|reply| Ask::Open(twin(), workload(name), 0, reply))
+        self.ask(|reply| Ask::Open(twin(), workload(name), 0, queues, reply))
     }
 
     pub(crate) fn close(&self, name: &str) -> Result<(), CallError> {

@@ -14,9 +14,10 @@ interface! {
     "Net" on "/run/zos/net.sock";
     /// The node's links, addresses, way out and name servers.
     Describe [Api Console Vm] -> Network;
-    /// Makes a VM's tap on a network, or finds it made, and passes a descriptor of it (fd 0 beside
-    /// the reply): with virtio-net header, not persistent, so it lives as long as somebody holds
-    /// it. A guest may send from this hardware address only.
+    /// Makes a VM's tap on a network, or finds it made, and passes a descriptor for each of its
+    /// queues beside the reply: with virtio-net header, not persistent, so it lives as long as
+    /// somebody holds one. A guest may send from this hardware address only. Busy while another
+    /// process of the same VM holds it.
     OpenTap [Vm] (
         /// Whose it is.
         twin: TwinId,
@@ -26,6 +27,8 @@ interface! {
         index: u32,
         /// Which network.
         network: NetworkKind,
+        /// Pairs of queues that the VM uses, 1 to 16.
+        queues: u32,
     ) -> Tap;
     /// Every tap.
     ListTaps [Vm Api Console] -> Taps;
