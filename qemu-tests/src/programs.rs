@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use crate::image::project;
 
 const STATIC: &str = "x86_64-unknown-linux-musl";
+const STATIC_ARM: &str = "aarch64-unknown-linux-musl";
 
 /// The command line of twins.
 pub fn zos() -> Result<&'static Path> {
@@ -37,6 +38,38 @@ pub fn init() -> Result<&'static Path> {
     })
 }
 
+/// The VMM, as the image has it.
+pub fn vmm() -> Result<&'static Path> {
+    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    once(&BUILT, || {
+        build("zos-vmm", &["--release", "--target", STATIC], &[STATIC, "release", "zos-vmm"])
+    })
+}
+
+/// PID 1 of a bare machine, and of the VM in it.
+pub fn inside() -> Result<&'static Path> {
+    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    once(&BUILT, || {
+        build("zos-inside", &["--release", "--target", STATIC], &[STATIC, "release", "zos-inside"])
+    })
+}
+
+/// The VMM for the other architecture.
+pub fn vmm_arm() -> Result<&'static Path> {
+    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    once(&BUILT, || arm("zos-vmm"))
+}
+
+/// PID 1 of a bare machine of the other architecture, and of the VM in it.
+pub fn inside_arm() -> Result<&'static Path> {
+    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    once(&BUILT, || arm("zos-inside"))
+}
+
+fn arm(package: &str) -> Result<PathBuf> {
+    build(package, &["--release", "--target", STATIC_ARM], &[STATIC_ARM, "release", package])
+}
+
 type Once = OnceLock<std::result::Result<PathBuf, String>>;
 
 fn once(built: &'static Once, build: impl FnOnce() -> Result<PathBuf>) -> Result<&'static Path> {
@@ -50,6 +83,8 @@ fn build(package: &str, flags: &[&str], place: &[&str]) -> Result<PathBuf> {
         .current_dir(project())
         .args(["build", "--quiet", "--locked", "--package", package, "--bin", package])
         .args(flags)
+        // Pure Rust: no linker of the other architecture's C compiler is needed.
+        .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld")
         .output()
         .with_context(|| format!("run cargo for {package}"))?;
     ensure!(

@@ -23,6 +23,8 @@ use image_builder::project::Project;
 use crate::slots::{PATIENCE, Slot};
 
 const NAME: &str = "qemu-system-x86_64";
+/// The one for the VMM's test on the other architecture; its packages lie in the same folder.
+const NAME_ARM: &str = "qemu-system-aarch64";
 const OLDEST: u32 = 10;
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 
@@ -63,16 +65,24 @@ impl Qemu {
         command
     }
 
+    /// A command that starts a machine of the other architecture.
+    pub fn command_arm() -> Result<Command> {
+        if let Ok(version) = version(&mut Command::new(NAME_ARM))
+            && major(&version) >= Some(OLDEST)
+        {
+            return Ok(Command::new(NAME_ARM));
+        }
+        let prefix = place(&tree()?, NAME_ARM);
+        let mut command = Command::new(&prefix[0]);
+        command.args(&prefix[1..]);
+        Ok(command)
+    }
+
     fn look() -> Result<Self> {
         if let Some(installed) = Self::installed() {
             return Ok(installed);
         }
-        let project = Project::around(Path::new(env!("CARGO_MANIFEST_DIR")))?;
-        // Two at once would fetch the same, and apt lets only one ask.
-        let _one = Slot::one_of(&[project.root().join("target/qemu-tests/qemu.lock")], PATIENCE)?;
-        let fetcher = Fetcher::open(&project, Cache::of_user()?, false)?;
-        let tree = fetcher.merged(Purpose::Tests, Arch::X86_64).context("unpack QEMU")?;
-        Self::unpacked(&tree)
+        Self::unpacked(&tree()?)
     }
 
     fn installed() -> Option<Self> {
@@ -90,14 +100,7 @@ impl Qemu {
     }
 
     fn unpacked(tree: &Path) -> Result<Self> {
-        let at = |path: &str| tree.join(path).display().to_string();
-        let libraries = at(LIBRARIES);
-        let mut prefix =
-            vec![format!("{libraries}/ld-linux-x86-64.so.2"), "--library-path".into(), libraries];
-        prefix.push(at(&format!("usr/bin/{NAME}")));
-        for data in ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"] {
-            prefix.extend(["-L".into(), at(data)]);
-        }
+        let prefix = place(tree, NAME);
         let version = version(Command::new(&prefix[0]).args(&prefix[1..]))?;
         if major(&version).is_none_or(|major| major < OLDEST) {
             bail!(
@@ -108,6 +111,28 @@ impl Qemu {
         let (ovmf_code, ovmf_vars) = (share.join("OVMF_CODE_4M.fd"), share.join("OVMF_VARS_4M.fd"));
         Ok(Self { prefix, version, ovmf_code, ovmf_vars, tree: Some(tree.to_owned()) })
     }
+}
+
+/// The pinned packages, unpacked.
+fn tree() -> Result<PathBuf> {
+    let project = Project::around(Path::new(env!("CARGO_MANIFEST_DIR")))?;
+    // Two at once would fetch the same, and apt lets only one ask.
+    let _one = Slot::one_of(&[project.root().join("target/qemu-tests/qemu.lock")], PATIENCE)?;
+    let fetcher = Fetcher::open(&project, Cache::of_user()?, false)?;
+    fetcher.merged(Purpose::Tests, Arch::X86_64).context("unpack QEMU")
+}
+
+/// The words that start a program of the unpacked packages.
+fn place(tree: &Path, name: &str) -> Vec<String> {
+    let at = |path: &str| tree.join(path).display().to_string();
+    let libraries = at(LIBRARIES);
+    let mut words =
+        vec![format!("{libraries}/ld-linux-x86-64.so.2"), "--library-path".into(), libraries];
+    words.push(at(&format!("usr/bin/{name}")));
+    for data in ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"] {
+        words.extend(["-L".into(), at(data)]);
+    }
+    words
 }
 
 fn version(command: &mut Command) -> Result<String> {

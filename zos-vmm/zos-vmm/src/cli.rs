@@ -13,6 +13,12 @@ use zos_vmm_spec::{Balloon, Bytes, Disk, IoEngine, Mac, Net, Share, Source, Spec
 /// Longest spec that is read, in bytes.
 const LONGEST_SPEC: u64 = 1 << 20;
 
+/// The serial port's name in Linux.
+#[cfg(target_arch = "x86_64")]
+const CMDLINE: &str = "console=ttyS0";
+#[cfg(target_arch = "aarch64")]
+const CMDLINE: &str = "console=ttyAMA0";
+
 const EXAMPLES: &str = "\
 Examples:
   zos-vmm --spec vm.json
@@ -43,7 +49,7 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "FILE", requires = "kernel")]
     initramfs: Option<PathBuf>,
     /// Kernel command line.
-    #[arg(long, value_name = "TEXT", requires = "kernel", default_value = "console=ttyS0")]
+    #[arg(long, value_name = "TEXT", requires = "kernel", default_value = CMDLINE)]
     cmdline: String,
     /// Memory: bytes, or with KiB, MiB, GiB.
     #[arg(long, value_name = "SIZE", requires = "kernel", default_value = "256MiB")]

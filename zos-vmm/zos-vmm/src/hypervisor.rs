@@ -16,10 +16,7 @@ const API_VERSION: i32 = 12;
 #[derive(Debug, thiserror::Error)]
 pub enum HypervisorError {
     /// No device.
-    #[error(
-        "/dev/kvm is absent: switch on virtualization (VT-x or AMD-V) in the machine's firmware; \
-         in a VM, nested virtualization; or load the module kvm_intel or kvm_amd"
-    )]
+    #[error("/dev/kvm is absent: {}", arch::chip::WAYS_TO_KVM)]
     Absent,
     /// No permission.
     #[error("/dev/kvm may not be used by this user: run as root or as a member of group kvm")]

@@ -11,6 +11,10 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Cap, DeviceFd, Error, Kvm, VmFd};
 
+/// What to do where /dev/kvm is absent.
+pub const WAYS_TO_KVM: &str = "the kernel must start at EL2 (a VM's host must lend it nested \
+    virtualization) and have KVM built in";
+
 /// What KVM must be able to do, with its name for people.
 pub const NEEDED: &[(Cap, &str)] = &[
     (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),

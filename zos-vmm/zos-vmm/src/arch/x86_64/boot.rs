@@ -1,15 +1,24 @@
 //! Kernel, initramfs, command line and tables into memory (Linux, Documentation/arch/x86/boot.rst).
 //!
 //! ```text
-//!  bzImage: protected-mode part at 16 MiB, entry + 0x200    ELF: where its headers say, its entry
+//!  bzImage: protected-mode part at 16 MiB    ─▶ 64-bit entry + 0x200   boot_params
+//!  ELF, where its headers say: without note  ─▶ 64-bit, its entry      boot_params
+//!                              with PVH note ─▶ 32-bit, the note's     start information
 //!  initramfs: as high as fits, below what the kernel can reach
-//!  boot_params: memory map, command line, initramfs, address of the ACPI root
+//!  both tell: memory map, command line, initramfs, address of the ACPI root
 //! ```
+//!
+//! | A stranger's kernel may | What happens |
+//! |---|---|
+//! | be cut off, or no kernel | refused, with words |
+//! | have headers that load without end | refused by [`super::elf`] before anything is loaded |
+//! | want more memory than there is, by any field | refused |
+//! | load over the tables below 1 MiB | they are written after it |
 
-use super::{acpi, layout, tables};
+use super::{acpi, elf, layout, pvh, tables};
 use crate::memory::{GuestMemory, PositionedFile};
 use linux_loader::bootparam::{boot_e820_entry, boot_params, setup_header};
-use linux_loader::loader::{BzImage, Elf, Error as LoaderError, KernelLoader};
+use linux_loader::loader::{BzImage, Elf, Error as LoaderError, KernelLoader, PvhBootCapability};
 use vm_memory::{
     Address, ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError,
     GuestMemoryRegion,
@@ -33,8 +42,17 @@ const E820_ACPI: u32 = 3;
 pub struct Entry {
     /// First instruction.
     pub instruction: u64,
-    /// `boot_params`.
-    pub boot_params: u64,
+    /// How it finds the rest.
+    pub protocol: Protocol,
+}
+
+/// How a kernel is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Linux's 64-bit protocol: RSI names `boot_params`.
+    Linux64,
+    /// PVH: 32-bit, paging off, EBX names the start information.
+    Pvh,
 }
 
 /// Why a kernel can't be booted.
@@ -46,6 +64,17 @@ pub enum BootError {
     /// Not a kernel.
     #[error("load the kernel: it must be an x86_64 bzImage or ELF that fits into the memory")]
     Kernel(#[source] LoaderError),
+    /// An ELF that can't be one.
+    #[error("load the kernel: {0}")]
+    Elf(&'static str),
+    /// It doesn't fit.
+    #[error("the kernel needs memory up to {needs:#x}, the VM's ends at {end:#x}: give it more")]
+    Memory {
+        /// First address behind what the kernel needs.
+        needs: u64,
+        /// First address behind the RAM that it may use.
+        end: u64,
+    },
     /// A 32-bit one.
     #[error("the kernel has no 64-bit entry point: build it with CONFIG_X86_64")]
     No64Bit,
@@ -73,12 +102,14 @@ pub fn load(
 ) -> Result<Entry, BootError> {
     let loaded = load_kernel(memory, kernel)?;
     let mut params = boot_params { hdr: loaded.header, ..Default::default() };
+    let mut module = None;
     if let Some(mut image) = initramfs {
         let address = initramfs_address(memory, &loaded, image.length())?;
         let bytes = usize::try_from(image.length()).unwrap_or(usize::MAX);
         memory.read_exact_volatile_from(GuestAddress(address.into()), &mut image, bytes)?;
         params.hdr.ramdisk_image = address;
         params.hdr.ramdisk_size = u32::try_from(bytes).unwrap_or(0);
+        module = Some((address.into(), bytes as u64));
     }
     let mut text = cmdline.as_bytes().to_vec();
     text.push(0);
@@ -87,19 +118,26 @@ pub fn load(
     params.hdr.cmdline_size = u32::try_from(cmdline.len()).unwrap_or(0);
     params.hdr.type_of_loader = LOADER_UNKNOWN;
     params.acpi_rsdp_addr = layout::ACPI;
-    for (address, bytes, kind) in memory_map(memory) {
+    let map = memory_map(memory);
+    for (address, bytes, kind) in map.iter().copied() {
         let index = usize::from(params.e820_entries);
         params.e820_table[index] = boot_e820_entry { addr: address, size: bytes, r#type: kind };
         params.e820_entries += 1;
     }
     memory.write_slice(&acpi::tables(cpus), GuestAddress(layout::ACPI))?;
-    memory.write_slice(params.as_slice(), GuestAddress(layout::BOOT_PARAMS))?;
-    tables::write(memory)?;
-    Ok(Entry { instruction: loaded.entry, boot_params: layout::BOOT_PARAMS })
+    match loaded.protocol {
+        Protocol::Linux64 => {
+            memory.write_slice(params.as_slice(), GuestAddress(layout::BOOT_PARAMS))?;
+        }
+        Protocol::Pvh => pvh::write(memory, module, &map)?,
+    }
+    tables::write(memory, loaded.protocol)?;
+    Ok(Entry { instruction: loaded.entry, protocol: loaded.protocol })
 }
 
 struct Loaded {
     entry: u64,
+    protocol: Protocol,
     header: setup_header,
     /// First address behind what the kernel needs while it unpacks itself.
     end: u64,
@@ -113,37 +151,59 @@ fn load_kernel(memory: &GuestMemory, mut kernel: PositionedFile) -> Result<Loade
         .read_exact_volatile(&mut VolatileSlice::from(&mut magic[..]))
         .map_err(BootError::Read)?;
     let _ = kernel.rewind();
-    let high = Some(GuestAddress(layout::HIGH_RAM));
-    if magic == ELF_MAGIC {
-        let loaded = Elf::load(memory, None, &mut kernel, high).map_err(BootError::Kernel)?;
-        // An ELF kernel has no header of its own: make the one that its start code reads.
-        let header = setup_header {
-            boot_flag: BOOT_FLAG,
-            header: HEADER_MAGIC,
-            kernel_alignment: ELF_ALIGNMENT,
-            ..Default::default()
-        };
-        return Ok(Loaded {
-            entry: loaded.kernel_load.raw_value(),
-            header,
-            end: loaded.kernel_end,
-        });
+    let loaded =
+        if magic == ELF_MAGIC { load_elf(memory, kernel)? } else { load_bzimage(memory, kernel)? };
+    let end = low_ram_end(memory);
+    if loaded.end > end {
+        return Err(BootError::Memory { needs: loaded.end, end });
     }
-    let at = Some(GuestAddress(layout::KERNEL));
-    let loaded = BzImage::load(memory, at, &mut kernel, high).map_err(BootError::Kernel)?;
+    Ok(loaded)
+}
+
+fn load_elf(memory: &GuestMemory, mut kernel: PositionedFile) -> Result<Loaded, BootError> {
+    let (length, ram_end) = (kernel.length(), low_ram_end(memory));
+    elf::check(&mut kernel, length, ram_end).map_err(BootError::Elf)?;
+    let high = Some(GuestAddress(layout::HIGH_RAM));
+    let loaded = Elf::load(memory, None, &mut kernel, high).map_err(BootError::Kernel)?;
+    let (entry, protocol) = match loaded.pvh_boot_cap {
+        PvhBootCapability::PvhEntryPresent(entry) => (entry.raw_value(), Protocol::Pvh),
+        _ => (loaded.kernel_load.raw_value(), Protocol::Linux64),
+    };
+    if !(layout::HIGH_RAM..ram_end).contains(&entry) {
+        return Err(BootError::Elf("its entry lies outside of the memory"));
+    }
+    // An ELF kernel has no header of its own: make the one that its start code reads.
+    let header = setup_header {
+        boot_flag: BOOT_FLAG,
+        header: HEADER_MAGIC,
+        kernel_alignment: ELF_ALIGNMENT,
+        ..Default::default()
+    };
+    Ok(Loaded { entry, protocol, header, end: loaded.kernel_end })
+}
+
+fn load_bzimage(memory: &GuestMemory, mut kernel: PositionedFile) -> Result<Loaded, BootError> {
+    let (at, high) = (GuestAddress(layout::KERNEL), GuestAddress(layout::HIGH_RAM));
+    let loaded = BzImage::load(memory, Some(at), &mut kernel, Some(high));
+    let loaded = loaded.map_err(BootError::Kernel)?;
     let header = loaded.setup_header.unwrap_or_default();
     if header.xloadflags & XLF_KERNEL_64 == 0 {
         return Err(BootError::No64Bit);
     }
     let start = layout::KERNEL.max(header.pref_address);
     let end = loaded.kernel_end.max(start.saturating_add(header.init_size.into()));
-    Ok(Loaded { entry: layout::KERNEL + ENTRY_64, header, end })
+    Ok(Loaded { entry: layout::KERNEL + ENTRY_64, protocol: Protocol::Linux64, header, end })
+}
+
+/// First address behind the RAM below the hole, which is the first region.
+fn low_ram_end(memory: &GuestMemory) -> u64 {
+    memory.iter().next().map_or(0, GuestMemoryRegion::len)
 }
 
 /// The highest page that leaves room for the initramfs, in RAM that the kernel can reach.
 fn initramfs_address(memory: &GuestMemory, loaded: &Loaded, bytes: u64) -> Result<u32, BootError> {
     let no_room = BootError::Initramfs { bytes };
-    let ram_end = memory.iter().next().map_or(0, GuestMemoryRegion::len);
+    let ram_end = low_ram_end(memory);
     let reach = match loaded.header.initrd_addr_max {
         0 => layout::HOLE,
         last => u64::from(last) + 1,
@@ -205,9 +265,9 @@ mod tests {
     fn a_kernel_finds_what_it_needs() {
         let memory = memory();
         let entry = load(&memory, file(&image()), Some(file(&[7; 5000])), "quiet", 2).unwrap();
-        assert_eq!(entry.instruction, 0x100_0200);
+        assert_eq!(entry, Entry { instruction: 0x100_0200, protocol: Protocol::Linux64 });
         let mut params = boot_params::default();
-        memory.read_slice(params.as_mut_slice(), GuestAddress(entry.boot_params)).unwrap();
+        memory.read_slice(params.as_mut_slice(), GuestAddress(layout::BOOT_PARAMS)).unwrap();
         let (address, bytes) = (params.hdr.ramdisk_image, params.hdr.ramdisk_size);
         assert_eq!((address, bytes), ((64 << 20) - 8192, 5000));
         assert_eq!(memory.read_obj::<u8>(GuestAddress(u64::from(address) + 4999)).unwrap(), 7);
@@ -220,14 +280,41 @@ mod tests {
     }
 
     #[test]
+    fn an_elf_starts_by_its_note_or_by_its_header() {
+        for (pvh, instruction, protocol) in
+            [(true, 0x100_0040, Protocol::Pvh), (false, 0x100_0000, Protocol::Linux64)]
+        {
+            let (memory, kernel) = (memory(), elf::tests::kernel(pvh));
+            let entry = load(&memory, file(&kernel), Some(file(&[7; 5000])), "quiet", 1).unwrap();
+            assert_eq!(entry, Entry { instruction, protocol });
+            let word = |at: u64| memory.read_obj::<u32>(GuestAddress(at)).unwrap();
+            let is_pvh = word(layout::PVH_START_INFO) == 0x336e_c578;
+            let is_linux = word(layout::BOOT_PARAMS + 0x202) == HEADER_MAGIC;
+            assert_eq!((is_pvh, is_linux), (pvh, !pvh));
+        }
+    }
+
+    #[test]
     fn what_cannot_boot_says_why() {
         let mut old = image();
         old[0x236] = 0;
+        let changed = |at: usize, value: &[u8]| {
+            let mut bytes = image();
+            bytes[at..at + value.len()].copy_from_slice(value);
+            bytes
+        };
+        let mut far = elf::tests::kernel(true);
+        far[0x813] = 0xff;
         for (kernel, initramfs, words) in [
             (vec![0; 8192], 0, "must be an x86_64 bzImage or ELF"),
             (vec![1], 0, "read the kernel"),
             (old, 0, "CONFIG_X86_64"),
             (image(), 60 << 20, "more memory"),
+            (changed(0x260, &u32::MAX.to_le_bytes()), 0, "needs memory up to"),
+            (changed(0x258, &u64::MAX.to_le_bytes()), 0, "needs memory up to"),
+            (image()[..0x300].to_vec(), 0, "must be an x86_64 bzImage or ELF"),
+            (elf::tests::kernel(true)[..100].to_vec(), 0, "cut off"),
+            (far, 0, "outside of the memory"),
         ] {
             let initramfs = (initramfs > 0).then(|| file(&vec![0; initramfs]));
             let error = load(&memory(), file(&kernel), initramfs, "", 1).unwrap_err().to_string();

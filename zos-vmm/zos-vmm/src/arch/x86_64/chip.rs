@@ -4,7 +4,12 @@
 //! the local APIC, whose deadline mode KVM emulates on every processor.
 
 use super::layout;
+use kvm_bindings::{KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE, kvm_enable_cap};
 use kvm_ioctls::{Cap, Error, Kvm, VmFd};
+
+/// What to do where /dev/kvm is absent.
+pub const WAYS_TO_KVM: &str = "switch on virtualization (VT-x or AMD-V) in the machine's firmware; \
+    in a VM, nested virtualization; or load the module kvm_intel or kvm_amd";
 
 /// What KVM must be able to do, with its name for people.
 pub const NEEDED: &[(Cap, &str)] = &[
@@ -28,7 +33,15 @@ pub const MESSAGE_FLAGS: u32 = 0;
 /// # Errors
 /// KVM refuses.
 pub fn new_vm(kvm: &Kvm) -> Result<VmFd, Error> {
-    kvm.create_vm()
+    let vm = kvm.create_vm()?;
+    // Counters tell of neighbours. A KVM that can't switch them off has none in CPUID at least.
+    let off = kvm_enable_cap {
+        cap: KVM_CAP_PMU_CAPABILITY,
+        args: [KVM_PMU_CAP_DISABLE.into(), 0, 0, 0],
+        ..Default::default()
+    };
+    let _ = vm.enable_cap(&off);
+    Ok(vm)
 }
 
 /// Makes the interrupt controllers; before the first vCPU.

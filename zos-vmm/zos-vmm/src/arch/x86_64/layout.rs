@@ -1,7 +1,8 @@
 //! The guest-physical address space.
 //!
 //! ```text
-//!          0 .. 0009_fc00   RAM: GDT 500, boot_params 7000, page tables 9000, command line 20000
+//!          0 .. 0009_fc00   RAM: GDT 500, PVH 6000, boot_params 7000, page tables 9000 (6 pages),
+//!                           command line 20000
 //!  0009_fc00 .. 000a_0000   reserved
 //!  000e_0000 .. 0010_0000   ACPI tables (in RAM, told to the guest as ACPI data)
 //!  0010_0000 .. c000_0000   RAM: kernel at 16 MiB, initramfs at the end        up to 3 GiB
@@ -16,6 +17,12 @@ use vm_memory::GuestAddress;
 
 /// Global descriptor table.
 pub const GDT: u64 = 0x500;
+/// PVH's start information: 56 bytes.
+pub const PVH_START_INFO: u64 = 0x6000;
+/// PVH's list of modules, of which there is one: 32 bytes.
+pub const PVH_MODULES: u64 = 0x6040;
+/// PVH's memory map: 24 bytes an entry, up to `boot_params`.
+pub const PVH_MEMORY_MAP: u64 = 0x6080;
 /// Linux's `boot_params` ("zero page").
 pub const BOOT_PARAMS: u64 = 0x7000;
 /// Page tables that map the first 4 GiB one to one: PML4, PDPT, then four page directories.
@@ -93,6 +100,21 @@ mod tests {
             let ranges: Vec<_> = ram(bytes).iter().map(|(a, n)| (a.0, *n as u64)).collect();
             assert_eq!(ranges, expected);
         }
+    }
+
+    #[test]
+    fn what_a_kernel_starts_from_does_not_overlap() {
+        let pieces = [
+            (GDT, 4 * 8),
+            (PVH_START_INFO, 56),
+            (PVH_MODULES, 32),
+            (PVH_MEMORY_MAP, 64 * 24),
+            (BOOT_PARAMS, 4096),
+            (PAGE_TABLES, 6 * 4096),
+            (CMDLINE, 64 << 10),
+            (LOW_RAM_END, 0),
+        ];
+        assert!(pieces.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0));
     }
 
     #[test]

@@ -4,8 +4,8 @@
 
 mod cpuid;
 
-use super::boot::Entry;
-use super::{Platform, tables};
+use super::boot::{Entry, Protocol};
+use super::{Platform, layout, tables};
 use crate::lifecycle::Ending;
 use crate::stats::Exit;
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_fpu, kvm_msr_entry, kvm_regs};
@@ -107,15 +107,15 @@ impl Template {
 
 fn set_start(vcpu: &VcpuFd, entry: Entry) -> Result<(), kvm_ioctls::Error> {
     let mut sregs = vcpu.get_sregs()?;
-    tables::set_long_mode(&mut sregs);
+    tables::set_mode(&mut sregs, entry.protocol);
     vcpu.set_sregs(&sregs)?;
     vcpu.set_fpu(&kvm_fpu { fcw: FPU_CONTROL, mxcsr: MXCSR, ..Default::default() })?;
-    vcpu.set_regs(&kvm_regs {
-        rip: entry.instruction,
-        rsi: entry.boot_params,
-        rflags: RFLAGS_RESERVED,
-        ..Default::default()
-    })
+    let (rsi, rbx) = match entry.protocol {
+        Protocol::Linux64 => (layout::BOOT_PARAMS, 0),
+        Protocol::Pvh => (0, layout::PVH_START_INFO),
+    };
+    let rip = entry.instruction;
+    vcpu.set_regs(&kvm_regs { rip, rsi, rbx, rflags: RFLAGS_RESERVED, ..Default::default() })
 }
 
 /// Answers an exit that only this architecture has: ports.
