@@ -1,7 +1,7 @@
 //! zos-inside: PID 1 of a bare machine, and of the VM that zos-vmm runs in it.
 //!
 //! ```text
-//!  /zos-vmm is there ─▶ outer: a disk for each VM of `inside=KERNEL:END,..`; what it did ─▶ off
+//!  /zos-vmm is there ─▶ outer: a disk for each VM of `inside=KERNEL:CPUS:END,..`; what it did ─▶ off
 //!  it isn't          ─▶ inner: the disk's driver, a look around, a mark on the disk ─▶ `inside=END`
 //! ```
 //!

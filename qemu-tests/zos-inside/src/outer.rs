@@ -1,7 +1,7 @@
 //! The machine: runs the VMM as a developer would, and tells how each VM ended.
 
 use crate::{ANSWER, ANSWER_AT, QUESTION, told};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use rustix::system::RebootCommand;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -13,7 +13,8 @@ const DISK_BYTES: u64 = 16 << 20;
 pub(crate) fn run() -> Result<RebootCommand> {
     let console = told("console")?;
     for vm in told("inside")?.split(',') {
-        let (kernel, end) = vm.split_once(':').context("a VM is told as KERNEL:END")?;
+        let parts: Vec<&str> = vm.split(':').collect();
+        let [kernel, cpus, end] = parts[..] else { bail!("a VM is told as KERNEL:CPUS:END") };
         let disk = File::options().read(true).write(true).create(true).truncate(true).open(DISK);
         let disk = disk.context("make the disk")?;
         disk.set_len(DISK_BYTES).context("size the disk")?;
@@ -27,7 +28,7 @@ pub(crate) fn run() -> Result<RebootCommand> {
                 "--memory",
                 "256MiB",
             ])
-            .args(["--cpus", "2", "--disk", &format!("path={DISK},serial=inner")])
+            .args(["--cpus", cpus, "--disk", &format!("path={DISK},serial=inner")])
             .args(["--cmdline", &format!("console={console} panic=-1 quiet inside={end}")])
             .status()
             .context("start zos-vmm")?;
