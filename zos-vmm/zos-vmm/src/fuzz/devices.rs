@@ -1,11 +1,14 @@
 //! Devices behind their transport. Whatever a script did: after a reset the device works.
 
 use super::script::Script;
+use crate::rate::Limiter;
 use crate::virtio::balloon::{Balloon, Options};
+use crate::virtio::blk::{self, Blk};
 use crate::virtio::driver::{BUFFERS, Driver, MEMORY};
-use crate::virtio::{blk::Blk, rng::Rng};
+use crate::virtio::rng::Rng;
 use std::os::unix::fs::FileExt;
 use vm_memory::{Bytes, GuestAddress};
+use zos_vmm_spec::IoEngine;
 
 const SECTORS: u64 = 64;
 const MARK: &[u8; 512] = &[0x5a; 512];
@@ -39,15 +42,21 @@ pub(super) fn balloon(bytes: &[u8]) {
 /// A disk that ends with a sector of marks behind what the guest may reach.
 pub(super) fn blk(bytes: &[u8]) {
     let mut script = Script::new(bytes);
-    let readonly = script.byte() & 1 == 1;
+    let choice = script.byte();
+    let readonly = choice & 1 == 1;
+    let engine = if choice & 2 == 0 { IoEngine::Sync } else { IoEngine::Auto };
     let file = std::fs::File::from(
         rustix::fs::memfd_create("disk", rustix::fs::MemfdFlags::CLOEXEC).unwrap(),
     );
     file.set_len(SECTORS * 512).unwrap();
-    let blk = Blk::new(file.try_clone().unwrap(), readonly, [0; 20]).unwrap();
+    let serial = [0; 20];
+    let options = blk::Options { readonly, serial, queues: 1, engine, limiter: Limiter::default() };
+    let blk = Blk::new(file.try_clone().unwrap(), &options).unwrap();
     // What the file grew by afterwards is no part of the disk.
     file.write_all_at(MARK, SECTORS * 512).unwrap();
-    let mut driver = Driver::new(blk.profile(), Box::new(blk));
+    let (profile, mut parts) = (blk.profile(), blk.into_parts());
+    let (_, part) = parts.remove(0);
+    let mut driver = Driver::new(profile, part);
     script.play(&mut driver);
     again(&mut driver);
     // A read of the first sector: header, data, status.

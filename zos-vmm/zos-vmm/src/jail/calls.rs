@@ -10,7 +10,7 @@
 //! `docs/jail.md` is written from this table by a test.
 
 use super::Kind;
-use Kind::{Api, Blk, Fs, Main, Net, Shared, Vcpu};
+use Kind::{Api, Blk, Fs, Main, Net, Shared, Uring, Vcpu};
 
 /// What is tested of an argument: the bits of `mask` in its lower 32 bits.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +75,7 @@ macro_rules! row {
 
 const ALL: &[Kind] = &Kind::ALL;
 /// Those that wait for descriptors: all but vCPUs, which wait in the guest.
-const WAITERS: &[Kind] = &[Main, Api, Blk, Net, Shared, Fs];
+const WAITERS: &[Kind] = &[Main, Api, Blk, Uring, Net, Shared, Fs];
 
 const PROT_EXEC: u64 = 4;
 const NO_FILE: u64 = 0xffff_ffff;
@@ -86,11 +86,12 @@ const MADV_FREE: u64 = 8;
 const MADV_REMOVE: u64 = 9;
 const AF_UNIX: u64 = 1;
 
-// linux/kvm.h, linux/if_tun.h
+// linux/kvm.h, linux/if_tun.h, linux/fs.h
 const KVM_RUN: u64 = 0xae80;
 const KVM_IOEVENTFD: u64 = 0x4040_ae79;
 const KVM_SIGNAL_MSI: u64 = 0x4020_aea5;
 const KVM_KVMCLOCK_CTRL: u64 = 0xaead;
+const BLKDISCARD: u64 = 0x1277;
 const TUNSETOFFLOAD: u64 = 0x4004_54d0;
 const TUNSETQUEUE: u64 = 0x4004_54d9;
 
@@ -167,7 +168,13 @@ pub(super) const TABLE: &[Row] = &[
         ],
         "into the guest; a device's doorbells when its driver moves them; interrupts; the guest's clock after a pause"
     ),
-    row!(SYS_ioctl, &[Blk, Net, Shared, Fs], [[is(1, KVM_SIGNAL_MSI)]], "interrupts"),
+    row!(SYS_ioctl, &[Blk, Uring, Net, Shared, Fs], [[is(1, KVM_SIGNAL_MSI)]], "interrupts"),
+    row!(
+        SYS_ioctl,
+        &[Blk, Uring],
+        [[is(1, BLKDISCARD)]],
+        "a discard on a block device, for which io_uring has no operation"
+    ),
     row!(
         SYS_ioctl,
         &[Net],
@@ -177,6 +184,12 @@ pub(super) const TABLE: &[Row] = &[
     row!(SYS_preadv, &[Blk], "a disk, without io_uring"),
     row!(SYS_pwritev, &[Blk], "a disk, without io_uring"),
     row!(SYS_fdatasync, &[Blk], "a disk's flush, without io_uring"),
+    row!(SYS_fallocate, &[Blk], "a disk's holes and zeros, without io_uring"),
+    row!(
+        SYS_io_uring_enter,
+        &[Uring],
+        "a disk: the ring was restricted to four operations on it before the filter was entered"
+    ),
     row!(SYS_readv, &[Net], "frames from the tap"),
     row!(SYS_writev, &[Net], "frames to the tap"),
     row!(SYS_sendmsg, &[Fs], "a shared folder: rings and memory are told to its back-end"),

@@ -17,8 +17,10 @@ pub enum Kind {
     Api,
     /// Runs guest code.
     Vcpu,
-    /// A disk's worker.
+    /// A disk's worker that does one request after another.
     Blk,
+    /// A disk's worker with a ring of io_uring, which is restricted already.
+    Uring,
     /// A network interface's worker.
     Net,
     /// The worker of all small devices.
@@ -41,8 +43,16 @@ pub enum Seccomp {
 
 impl Kind {
     /// All that are in a jail.
-    pub const ALL: [Self; 7] =
-        [Self::Main, Self::Api, Self::Vcpu, Self::Blk, Self::Net, Self::Shared, Self::Fs];
+    pub const ALL: [Self; 8] = [
+        Self::Main,
+        Self::Api,
+        Self::Vcpu,
+        Self::Blk,
+        Self::Uring,
+        Self::Net,
+        Self::Shared,
+        Self::Fs,
+    ];
 
     /// The calls that it may make with some arguments: name and number, each once.
     #[must_use]

@@ -7,8 +7,9 @@ use crate::memory::GuestMemory;
 use crate::rate::Limiter;
 use crate::resources::DeviceEnds;
 use crate::virtio::balloon::{Balloon, Options};
+use crate::virtio::blk::{self, Blk};
 use crate::virtio::console::VirtioConsole;
-use crate::virtio::{blk::Blk, fs::Fs, net::Net, rng::Rng, vsock::Vsock};
+use crate::virtio::{fs::Fs, net::Net, rng::Rng, vsock::Vsock};
 use kvm_ioctls::VmFd;
 use std::io;
 use std::sync::Arc;
@@ -28,10 +29,20 @@ pub(super) fn build(
     let shared = if calls { Kind::Calling } else { Kind::Shared };
     let mut builder = Builder::new(vm, memory, seccomp, shared)?;
     for (disk, file) in spec.disks.iter().zip(disks) {
-        let blk = Blk::new(file, disk.readonly, disk.serial_bytes())
-            .map_err(failed("read a disk's size"))?;
-        let profile = blk.profile();
-        builder.large(&disk.id, Kind::Blk, profile, vec![(1, Box::new(blk))])?;
+        let options = blk::Options {
+            readonly: disk.readonly,
+            serial: disk.serial_bytes(),
+            queues: disk.queues,
+            engine: spec.io,
+            limiter: Limiter::of(disk.rate, twin.as_ref(), Flow::Disk),
+        };
+        let blk = Blk::new(file, &options)
+            .map_err(|source| BuildError::Disk { id: disk.id.clone(), source })?;
+        if let Some(why) = blk.fallback() {
+            eprintln!("zos-vmm: disk {}: no io_uring ({why}): one request after another", disk.id);
+        }
+        let (kind, profile) = (blk.kind(), blk.profile());
+        builder.large(&disk.id, kind, profile, blk.into_parts())?;
     }
     for (net, taps) in spec.nets.iter().zip(taps) {
         let receive = Limiter::of(net.receive_rate, twin.as_ref(), Flow::Receive);

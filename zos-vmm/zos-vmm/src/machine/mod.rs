@@ -75,6 +75,14 @@ pub enum BuildError {
     /// A device.
     #[error(transparent)]
     Device(#[from] virtio::DeviceError),
+    /// A disk.
+    #[error("disk {id}")]
+    Disk {
+        /// Its id.
+        id: String,
+        /// Cause.
+        source: virtio::blk::BlkError,
+    },
     /// A device's thread.
     #[error(transparent)]
     Worker(#[from] virtio::WorkerError),

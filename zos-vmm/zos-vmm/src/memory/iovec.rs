@@ -11,6 +11,8 @@ use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 /// Most pieces of one call (`IOV_MAX` of Linux).
 const MOST: usize = 1024;
+/// Pieces for which a list that was used keeps room.
+const USUAL: usize = 128;
 
 /// A list of pieces, kept by a worker and used again for each request.
 #[derive(Debug)]
@@ -260,48 +262,64 @@ impl IoVecs {
         result(returned)
     }
 
-    /// Fills all pieces from a file at an offset, over as many calls as it takes.
+    /// Reads once from a file at an offset into the pieces; tells how many bytes came.
     ///
     /// # Errors
-    /// What `preadv(2)` says, or `UnexpectedEof`.
-    pub fn read_all_at(&mut self, fd: impl AsFd, offset: u64) -> io::Result<()> {
-        self.all_at(offset, |pieces, count, offset| {
-            // SAFETY: the pieces are mapped and writable (see `push`).
-            unsafe { libc::preadv(fd.as_fd().as_raw_fd(), pieces, count, offset) }
-        })
+    /// What `preadv(2)` says.
+    pub fn read_at(&self, fd: impl AsFd, offset: u64) -> io::Result<usize> {
+        let (fd, offset) = (fd.as_fd().as_raw_fd(), position(offset)?);
+        // SAFETY: the pieces are mapped and writable (see `push`); their number is at most MOST.
+        result(unsafe { libc::preadv(fd, self.pieces.as_ptr(), self.count(), offset) })
     }
 
-    /// Writes all pieces to a file at an offset, over as many calls as it takes.
+    /// Writes the pieces once to a file at an offset; tells how many bytes went.
     ///
     /// # Errors
     /// What `pwritev(2)` says.
-    pub fn write_all_at(&mut self, fd: impl AsFd, offset: u64) -> io::Result<()> {
-        self.all_at(offset, |pieces, count, offset| {
-            // SAFETY: the pieces are mapped and readable (see `push`).
-            unsafe { libc::pwritev(fd.as_fd().as_raw_fd(), pieces, count, offset) }
-        })
+    pub fn write_at(&self, fd: impl AsFd, offset: u64) -> io::Result<usize> {
+        let (fd, offset) = (fd.as_fd().as_raw_fd(), position(offset)?);
+        // SAFETY: the pieces are mapped and readable (see `push`); their number is at most MOST.
+        result(unsafe { libc::pwritev(fd, self.pieces.as_ptr(), self.count(), offset) })
     }
 
-    fn all_at(
-        &mut self,
-        mut offset: u64,
-        call: impl Fn(*const libc::iovec, i32, i64) -> isize,
-    ) -> io::Result<()> {
-        while self.bytes > 0 {
-            let at =
-                i64::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-            match result(call(self.pieces.as_ptr(), self.count(), at)) {
-                Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
-                // A part was done: go on behind it, so that nothing is done twice.
-                Ok(done) => {
-                    self.advance(done);
-                    offset += done as u64;
+    /// The pieces as the kernel takes them. What they point to is valid as long as this list.
+    #[must_use]
+    pub fn as_slice(&self) -> &[libc::iovec] {
+        &self.pieces
+    }
+
+    /// Whether each piece begins at a multiple of this and is a multiple long.
+    #[must_use]
+    pub fn is_aligned(&self, align: usize) -> bool {
+        let right = |number: usize| number.is_multiple_of(align);
+        self.pieces.iter().all(|piece| right(piece.iov_base.addr()) && right(piece.iov_len))
+    }
+
+    /// Gives room for more than a usual request back.
+    pub fn shrink(&mut self) {
+        self.pieces.shrink_to(USUAL);
+    }
+
+    /// Copies from the front of this list to the front of another, as much as both have.
+    pub fn copy_to(&self, target: &IoVecs) {
+        let (mut from, mut to) = (self.pieces.iter(), target.pieces.iter());
+        let (mut source, mut room) = (from.next().copied(), to.next().copied());
+        while let (Some(here), Some(there)) = (&mut source, &mut room) {
+            let count = here.iov_len.min(there.iov_len);
+            // SAFETY: both pieces are mapped for their lengths (see `push`), which are at least
+            // `count`. They may overlap if a guest said so: `copy` allows that.
+            unsafe {
+                std::ptr::copy(here.iov_base.cast::<u8>(), there.iov_base.cast::<u8>(), count);
+            }
+            for (piece, next) in [(&mut source, &mut from), (&mut room, &mut to)] {
+                let Some(inner) = piece else { continue };
+                inner.iov_len -= count;
+                inner.iov_base = inner.iov_base.cast::<u8>().wrapping_add(count).cast();
+                if inner.iov_len == 0 {
+                    *piece = next.next().copied();
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
             }
         }
-        Ok(())
     }
 
     fn count(&self) -> i32 {
@@ -315,6 +333,10 @@ fn page_size() -> usize {
     usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(64 << 10)
 }
 
+fn position(offset: u64) -> io::Result<i64> {
+    i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
 fn result(returned: isize) -> io::Result<usize> {
     usize::try_from(returned).map_err(|_| io::Error::last_os_error())
 }
@@ -323,7 +345,6 @@ fn result(returned: isize) -> io::Result<usize> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::io::Write;
     use vm_memory::Bytes;
 
     const SIZE: usize = 0x4000;
@@ -361,15 +382,34 @@ mod tests {
     }
 
     #[test]
-    fn a_short_file_is_an_error_and_not_a_loop() {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(&[7; 100]).unwrap();
-        let mut list = IoVecs::new(memory());
-        list.push(GuestAddress(0), 64).unwrap();
-        list.push(GuestAddress(GAP), 64).unwrap();
-        let error = list.read_all_at(&file, 0).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-        assert_eq!(list.bytes(), 28);
+    fn a_copy_crosses_all_edges() {
+        let memory = memory();
+        let bytes: Vec<u8> = (0..100).collect();
+        memory.write_slice(&bytes, GuestAddress(0)).unwrap();
+        let (mut source, mut target) = (IoVecs::new(memory.clone()), IoVecs::new(memory.clone()));
+        for (at, length) in [(0, 10), (10, 1), (11, 89)] {
+            source.push(GuestAddress(at), length).unwrap();
+        }
+        for (at, length) in [(GAP, 3), (GAP + 3, 30), (GAP + 33, 40)] {
+            target.push(GuestAddress(at), length).unwrap();
+        }
+        source.copy_to(&target);
+        let mut copied = [0xff; 74];
+        memory.read_slice(&mut copied, GuestAddress(GAP)).unwrap();
+        assert_eq!((&copied[..73], copied[73]), (&bytes[..73], 0));
+        assert_eq!((source.bytes(), target.bytes()), (100, 73));
+    }
+
+    #[test]
+    fn one_unaligned_piece_is_enough() {
+        for (address, length, align, right) in
+            [(0, 512, 512, true), (1, 512, 512, false), (0, 513, 512, false), (1, 513, 1, true)]
+        {
+            let mut list = IoVecs::new(memory());
+            list.push(GuestAddress(0x1000), 512).unwrap();
+            list.push(GuestAddress(address), length).unwrap();
+            assert_eq!(list.is_aligned(align), right, "{address} {length} {align}");
+        }
     }
 
     proptest! {

@@ -23,6 +23,9 @@ pub enum Broken {
     /// The rings left the guest's memory, or a queue is missing.
     #[error("a ring can't be accessed")]
     Ring,
+    /// A buffer was made available again before it came back.
+    #[error("a buffer is available twice")]
+    Twice,
     /// The backing can't be set up as the driver wants it.
     #[error("the device's backing can't be set up")]
     Backing,
@@ -119,6 +122,9 @@ impl ActiveQueue {
         let length = |used: &Used| u32::try_from(used.written).unwrap_or(u32::MAX);
         let mut next = Wrapping(self.queue.next_used());
         for used in others {
+            if used.head >= self.queue.size() {
+                return Err(Broken::Ring);
+            }
             let entry = u64::from(next.0 % self.queue.size());
             let address = self.queue.used_ring() + RING_AT + entry * USED_ENTRY;
             let element = [Le32::from(u32::from(used.head)), Le32::from(length(used))];
