@@ -143,8 +143,9 @@ mod tests {
             return;
         }
         let mut table = format!("{} calls, all kinds together.\n\n", names.len());
-        table += "| Call | Main | Api | Vcpu | Blk | Net | Shared | Fs | What for, and with which arguments |\n";
-        table += "|---|---|---|---|---|---|---|---|---|\n";
+        let kinds = Kind::ALL.map(|kind| format!("{kind:?}")).join(" | ");
+        table += &format!("| Call | {kinds} | What for, and with which arguments |\n");
+        table += &format!("|{}\n", "---|".repeat(Kind::ALL.len() + 2));
         for row in rows {
             let name = row.name.trim_start_matches("SYS_");
             let marks = Kind::ALL.map(|kind| if row.who.contains(&kind) { "x" } else { "" });

@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     let mut columns: Vec<Option<Kind>> = vec![None];
     columns.extend(Kind::ALL.map(Some));
     let mut won = 0;
-    eprintln!("escape: {:<44} outside main api vcpu blk net shared", "goal");
+    eprintln!("escape: {:<44} outside main api vcpu blk uring net shared fs", "goal");
     for goal in goals::all() {
         let outcomes: Vec<Outcome> =
             columns.iter().map(|kind| attempt::try_in(*kind, goal, &world, &page)).collect();
