@@ -54,6 +54,7 @@ pub(super) struct Active {
     /// The driver knows no flush.
     durable: bool,
     /// Requests to use again.
+    #[expect(clippy::vec_box, reason = "a box goes from hand to hand, a request would be copied")]
     pool: Vec<Box<Request>>,
     /// Heads under way, a bit each.
     heads: [u64; HEAD_WORDS],

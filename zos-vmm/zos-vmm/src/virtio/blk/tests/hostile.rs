@@ -37,7 +37,7 @@ fn requests_that_break_a_rule_fail_and_touch_nothing() {
 fn clearing_that_breaks_a_rule_fails_and_clears_nothing() {
     for engine in engines() {
         let (mut driver, file) = disk(engine, false);
-        file.write_all_at(&[0x55; 64 * 512], 0).unwrap();
+        file.write_all_at(&vec![0x55; 64 * 512], 0).unwrap();
         // Each row's first segment is right, and isn't done either.
         for (kind, wrong, expected) in [
             (11, (SECTORS, 1, 0), 1),
@@ -67,7 +67,7 @@ fn clearing_that_breaks_a_rule_fails_and_clears_nothing() {
                 "{kind} {length}"
             );
         }
-        assert_eq!(stored(&file, 0, 64), [0x55; 64 * 512]);
+        assert_eq!(stored(&file, 0, 64), vec![0x55; 64 * 512]);
     }
 }
 
@@ -202,7 +202,7 @@ fn queue_registers_written_while_active_change_nothing() {
 fn after_a_reset_nothing_touches_memory() {
     for engine in engines() {
         let (mut driver, file) = disk(engine, false);
-        file.write_all_at(&[0x55; 64 * 512], 0).unwrap();
+        file.write_all_at(&vec![0x55; 64 * 512], 0).unwrap();
         for _ in 0..50 {
             header(&driver, 0, 0);
             for index in 0..5 {
@@ -228,7 +228,7 @@ fn after_a_reset_nothing_touches_memory() {
 fn a_pause_finds_nothing_under_way_and_loses_nothing() {
     for engine in engines() {
         let (mut driver, file) = disk(engine, false);
-        file.write_all_at(&[0x55; 64 * 512], 0).unwrap();
+        file.write_all_at(&vec![0x55; 64 * 512], 0).unwrap();
         header(&driver, 0, 0);
         let mut back = 0;
         for _ in 0..20 {

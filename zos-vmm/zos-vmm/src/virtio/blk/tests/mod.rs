@@ -146,7 +146,7 @@ fn a_discard_gives_room_back_and_zeros_are_zeros() {
         // (type, flags): discard; zeros that stay mapped; zeros that may unmap.
         for (kind, flags) in [(11, 0), (13, 0), (13, 1)] {
             let (mut driver, file) = disk(engine, false);
-            file.write_all_at(&[0x55; 64 * 512], 0).unwrap();
+            file.write_all_at(&vec![0x55; 64 * 512], 0).unwrap();
             let before = file.metadata().unwrap().blocks();
             let segments = [(8, 16, flags), (32, 8, flags), (40, 0, flags), (63, 1, flags)];
             assert_eq!(clear(&mut driver, kind, &segments), 0, "{engine:?} {kind} {flags}");

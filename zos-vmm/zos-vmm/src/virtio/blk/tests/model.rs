@@ -1,4 +1,5 @@
 //! The disk against a model: an array of bytes.
+#![allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
 
 use super::*;
 use proptest::prelude::*;

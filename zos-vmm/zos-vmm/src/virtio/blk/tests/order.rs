@@ -15,7 +15,7 @@ use std::sync::Mutex;
 struct State {
     /// Each operation with the bytes of its pieces.
     log: Vec<(Operation, usize)>,
-    held: Vec<Box<Request>>,
+    held: VecDeque<Box<Request>>,
     finished: VecDeque<(Box<Request>, io::Result<usize>)>,
     waits: usize,
 }
@@ -27,7 +27,7 @@ impl Puppet {
     /// The nth held request is done.
     fn finish(&self, index: usize, result: Result<usize, i32>) {
         let mut state = self.0.lock().unwrap();
-        let request = state.held.remove(index);
+        let request = state.held.remove(index).unwrap();
         state.finished.push_back((request, result.map_err(io::Error::from_raw_os_error)));
     }
 
@@ -49,7 +49,7 @@ impl Engine for Puppet {
         let mut state = self.0.lock().unwrap();
         let entry = (request.operation(), request.pieces().bytes());
         state.log.push(entry);
-        state.held.push(request);
+        state.held.push_back(request);
     }
 
     fn submit(&mut self) -> bool {
@@ -65,7 +65,7 @@ impl Engine for Puppet {
         let bytes = {
             let mut state = self.0.lock().unwrap();
             state.waits += 1;
-            state.held.first().map(|request| request.pieces().bytes())
+            state.held.front().map(|request| request.pieces().bytes())
         };
         if let Some(bytes) = bytes {
             self.finish(0, Ok(bytes));
@@ -108,6 +108,7 @@ impl Setup {
             queues: vec![Some(ActiveQueue::new(0, self.queue.queue()))],
             features: F_FLUSH,
             interrupt: driver::interrupt(),
+            kicks: Vec::new(),
         };
         self.part.activate(activation).unwrap();
     }
@@ -148,7 +149,9 @@ fn write_at(at: u64) -> Operation {
 
 #[test]
 fn a_transfer_in_parts_goes_on_behind_each_part() {
-    let rows: [(&[Result<usize, i32>], &[(u64, usize)], u8); 6] = [
+    /// Results, calls (offset, bytes), the status.
+    type Row = (&'static [Result<usize, i32>], &'static [(u64, usize)], u8);
+    let rows: [Row; 6] = [
         (&[Ok(1536)], &[(0, 1536)], 0),
         (&[Ok(700), Ok(836)], &[(0, 1536), (700, 836)], 0),
         (&[Ok(1), Ok(1024), Ok(511)], &[(0, 1536), (1, 1535), (1025, 511)], 0),
