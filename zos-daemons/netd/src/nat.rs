@@ -260,5 +260,6 @@ fn tap(row: &Row, net: Ipv4Net) -> Tap {
         device: row.device.clone(),
         mac: mac_text(row.mac),
         address: IpAddr::V4(row.address(net)),
+        addresses: subnet::candidates().map(|net| IpAddr::V4(row.address(net))).collect(),
     }
 }

@@ -257,7 +257,7 @@ async fn nets(
             id,
             mac: Some(mac),
             queues,
-            addresses: Some(vec![tap.address]),
+            addresses: Some(tap.addresses),
             receive_rate: None,
             transmit_rate: None,
         });

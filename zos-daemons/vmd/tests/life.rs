@@ -175,7 +175,8 @@ impl World {
             .on_fds(async |_: Call, OpenTap { twin, name, index, queues, .. }| {
                 let device = "tap0".into();
                 let (mac, address) = ("52:54:00:00:00:01".into(), "10.1.0.2".parse().unwrap());
-                let tap = Tap { twin, name, index, device, mac, address };
+                let addresses = vec![address, "10.2.0.2".parse().unwrap()];
+                let tap = Tap { twin, name, index, device, mac, address, addresses };
                 let null = |_| OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
                 Ok((tap, (0..queues).map(null).collect()))
             })
@@ -297,9 +298,10 @@ async fn a_vm_gets_what_it_needs_by_descriptor_and_all_of_it_back() {
             (spec.cpus, spec.memory.0, spec.disks.len(), spec.nets.len()),
             (1, 256 << 20, 1, 1)
         );
-        // It may send from what netd leased to it alone.
+        // It may send from what netd leases to it alone.
         let net = &spec.nets[0];
-        assert_eq!((net.queues, &net.addresses), (1, &Some(vec!["10.1.0.2".parse().unwrap()])));
+        let leased = ["10.1.0.2", "10.2.0.2"].map(|address| address.parse().unwrap());
+        assert_eq!((net.queues, &net.addresses), (1, &Some(leased.to_vec())));
         assert!(net.mac.is_some());
         assert!(spec.balloon.is_some_and(|balloon| balloon.free_page_reporting));
         // Each socket leads to the VMM, which may be another one later.

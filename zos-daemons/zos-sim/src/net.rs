@@ -75,20 +75,22 @@ impl Wires {
             device: row.device.clone(),
             mac: mac_text(row.mac),
             address: row.address(self.net).into(),
+            addresses: vec![row.address(self.net).into()],
         }
     }
 
     fn take(&self, command: Command) {
         match command {
             Command::Describe(reply) => drop(reply.send(self.describe())),
-            Command::Open(twin, name, index, reply) => {
+            Command::Open(twin, name, index, queues, reply) => {
                 let open = || {
                     let mut table = self.table();
                     let row = table.place(&self.number.to_be_bytes(), &twin, &name, index);
                     let row = row.map_err(|error| CallError::failed(&error))?;
                     table.insert(row.clone());
-                    let fd = File::open("/dev/null").map_err(|error| CallError::failed(&error))?;
-                    Ok((self.tap(&row), OwnedFd::from(fd)))
+                    let fd = |_| File::open("/dev/null").map(OwnedFd::from);
+                    let fds = (0..queues).map(fd).collect::<Result<_, _>>();
+                    Ok((self.tap(&row), fds.map_err(|error| CallError::failed(&error))?))
                 };
                 drop(reply.send(open()));
             }

@@ -12,8 +12,12 @@ pub fn choose(now: Option<Ipv4Net>, used: &[Ipv4Net]) -> Option<Ipv4Net> {
     let overlaps = |net: &Ipv4Net| {
         used.iter().any(|other| net.contains(&other.network()) || other.contains(&net.network()))
     };
-    let candidates = CANDIDATES.iter().map(|[a, b]| Ipv4Net::new_assert([*a, *b, 0, 0].into(), 16));
-    now.into_iter().chain(candidates).find(|net| !overlaps(net))
+    now.into_iter().chain(candidates()).find(|net| !overlaps(net))
+}
+
+/// All that could be chosen.
+pub fn candidates() -> impl Iterator<Item = Ipv4Net> {
+    CANDIDATES.iter().map(|[a, b]| Ipv4Net::new_assert([*a, *b, 0, 0].into(), 16))
 }
 
 /// The bridge's own address, also DHCP server, gateway and name server of the VMs.

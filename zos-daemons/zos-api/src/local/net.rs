@@ -56,6 +56,9 @@ pub struct Tap {
     pub mac: String,
     /// The address that DHCP gives it: the same at each start of the same VM.
     pub address: IpAddr,
+    /// All addresses that DHCP may ever give it: the VMs' network moves when an uplink turns out to
+    /// be in it, to one of a few others.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// Every tap.
