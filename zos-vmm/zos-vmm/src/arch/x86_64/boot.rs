@@ -334,22 +334,29 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
-        /// A kernel file is a stranger's: any header is refused or loaded, never a panic.
+        /// A kernel file is a stranger's: any header is refused or loaded, never a panic, and what
+        /// is loaded starts in memory.
         #[test]
         fn any_header(
-            changes in prop::collection::vec((0x1f1usize..0x270, any::<u8>()), 0..24),
+            changes in prop::collection::vec((0usize..0x90, any::<u8>()), 0..8),
             is_elf in any::<bool>(),
-            elf in prop::collection::vec(any::<u8>(), 60),
+            pvh in any::<bool>(),
+            length in 0usize..0x3000,
         ) {
-            let mut bytes = image();
-            if is_elf {
-                bytes[..4].copy_from_slice(&ELF_MAGIC);
-                bytes[4..64].copy_from_slice(&elf);
-            }
+            let mut bytes = if is_elf { elf::tests::kernel(pvh) } else { image() };
             for (at, value) in changes {
+                // The headers: of a bzImage; of an ELF with its two segments; of the note.
+                let at = match (is_elf, at < 0x18) {
+                    (false, _) => 0x1f1 + at,
+                    (true, true) => 0x800 + at,
+                    (true, false) => at,
+                };
                 bytes[at] = value;
             }
-            let _ = load(&memory(), file(&bytes), Some(file(&[0; 100])), "", 1);
+            bytes.truncate(length);
+            if let Ok(entry) = load(&memory(), file(&bytes), Some(file(&[0; 100])), "", 1) {
+                prop_assert!((layout::HIGH_RAM..64 << 20).contains(&entry.instruction));
+            }
         }
     }
 }

@@ -148,3 +148,45 @@ pub fn tell_of_pause(vcpu: &VcpuFd) {
     // A guest that doesn't use KVM's clock has nothing to be told.
     let _ = vcpu.kvmclock_ctrl();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arch::chip;
+
+    const SIGNATURE: u32 = 0x4000_0000;
+    const FEATURES: u32 = 0x4000_0001;
+    /// Clock sources of KVM, second form, that stay true over a pause.
+    const CLOCK: u32 = 1 << 3 | 1 << 24;
+
+    /// What this machine's KVM offers, as the first and the last of 128 vCPUs get it: KVM takes it,
+    /// and says of itself what guests look for.
+    #[test]
+    fn kvm_takes_what_a_vcpu_says_of_itself() {
+        let Ok(kvm) = Kvm::new() else {
+            return eprintln!("left out: /dev/kvm can't be used here");
+        };
+        let vm = chip::new_vm(&kvm).unwrap();
+        chip::create(&vm).unwrap();
+        let template = Template::new(&kvm, &vm, 128).unwrap();
+        let entry = Entry { instruction: layout::KERNEL, protocol: Protocol::Pvh };
+        for index in [0, 127] {
+            let vcpu = vm.create_vcpu(index.into()).unwrap();
+            template.set_up(&vcpu, index, entry).unwrap();
+            let cpuid = vcpu.get_cpuid2(KVM_MAX_CPUID_ENTRIES).unwrap();
+            let find = |function| cpuid.as_slice().iter().find(|e| e.function == function).unwrap();
+            let name = find(SIGNATURE);
+            let name = [name.ebx, name.ecx, name.edx].map(u32::to_le_bytes).concat();
+            assert_eq!(&name[..], b"KVMKVMKVM\0\0\0");
+            assert_eq!(find(FEATURES).eax & CLOCK, CLOCK);
+            assert_eq!(find(1).ebx >> 24, u32::from(index));
+            if index == 0 {
+                let registers = vcpu.get_regs().unwrap();
+                assert_eq!(
+                    (registers.rip, registers.rbx),
+                    (layout::KERNEL, layout::PVH_START_INFO)
+                );
+            }
+        }
+    }
+}
