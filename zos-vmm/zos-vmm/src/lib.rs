@@ -17,8 +17,10 @@
 // passed descriptors, KVM's descriptor, the keeper's fork.
 #![deny(unsafe_code)]
 
+pub mod api;
 pub mod arch;
 pub mod console;
+pub mod control;
 pub mod event;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;

@@ -34,6 +34,8 @@ const MOST_FDS: RawFd = 256;
 #[derive(Debug, Default)]
 pub struct Passed {
     by_name: BTreeMap<String, OwnedFd>,
+    /// Whether there were any: what was taken out since counts, too.
+    any: bool,
 }
 
 /// Everything that a VM is made of, open.
@@ -174,13 +176,26 @@ impl Passed {
                 return Err(wrong("a name stands there twice"));
             }
         }
-        Ok(Self { by_name })
+        Ok(Self { any: !by_name.is_empty(), by_name })
+    }
+
+    /// Takes over a descriptor that was inherited under this number (developers).
+    ///
+    /// # Errors
+    /// None is open there, or one of the first three.
+    pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+        if number < FIRST_FD {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: only looked at, and only if it is open.
+        let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
+        Ok(rustix::io::fcntl_dupfd_cloexec(fd, FIRST_FD)?)
     }
 
     /// Whether nothing was passed: then we aren't in the jail.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.by_name.is_empty()
+        !self.any
     }
 
     /// Takes one by name.

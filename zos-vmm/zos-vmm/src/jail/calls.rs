@@ -152,10 +152,18 @@ pub(super) const TABLE: &[Row] = &[
     #[cfg(target_arch = "x86_64")]
     row!(SYS_poll, WAITERS, "to wait for descriptors"),
     row!(SYS_ppoll, WAITERS, "the same, with a bound"),
-    row!(SYS_accept4, &[Shared], "consoles and vsock: who connects to the sockets that vmd passed"),
+    row!(
+        SYS_accept4,
+        &[Api, Shared],
+        "the API, consoles and vsock: who connects to the sockets that vmd passed"
+    ),
     row!(SYS_epoll_ctl, &[Shared], "vsock: clients are waited for together"),
     row!(SYS_epoll_pwait, &[Shared, Fs], "vsock, shared folders: which of them is ready"),
-    row!(SYS_shutdown, &[Shared], "vsock: the guest ends its half of a connection"),
+    row!(
+        SYS_shutdown,
+        &[Api, Shared],
+        "vsock: the guest ends its half of a connection; the API: an answer was the last"
+    ),
     // Devices.
     row!(
         SYS_ioctl,

@@ -19,6 +19,8 @@ pub(super) struct Built {
     /// The thread of all small devices.
     pub(super) shared: Worker,
     pub(super) counters: BTreeMap<String, Counters>,
+    /// Device numbers on the bus, by the same ids.
+    pub(super) slots: BTreeMap<String, u16>,
     pub(super) balloon: Option<BalloonHandle>,
 }
 
@@ -39,8 +41,8 @@ impl<'a> Builder<'a> {
     ) -> Result<Self, BuildError> {
         let pci = PciBus::new(virtio::BAR_BYTES);
         let shared = Worker::spawn("devices", move || seccomp.enter(shared))?;
-        let (workers, counters) = (Vec::new(), BTreeMap::new());
-        let built = Built { pci, workers, shared, counters, balloon: None };
+        let (workers, counters, slots) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        let built = Built { pci, workers, shared, counters, slots, balloon: None };
         Ok(Self { built, memory, vm: vm.clone(), seccomp })
     }
 
@@ -53,7 +55,7 @@ impl<'a> Builder<'a> {
     ) -> Result<(), BuildError> {
         let around = self.around();
         let queues = profile.queues.len();
-        self.built.counters.insert(name.to_owned(), profile.counters.clone());
+        self.note(name, &profile);
         let part = Part { queues, backend, worker: &mut self.built.shared };
         let function = VirtioPci::new(name, profile, vec![part], around)?;
         self.add(function)
@@ -69,7 +71,7 @@ impl<'a> Builder<'a> {
     ) -> Result<(), BuildError> {
         let around = self.around();
         let seccomp = self.seccomp;
-        self.built.counters.insert(name.to_owned(), profile.counters.clone());
+        self.note(name, &profile);
         let spawn = |index| Worker::spawn(&format!("{name}-{index}"), move || seccomp.enter(kind));
         let mut workers = (0..parts.len()).map(spawn).collect::<Result<Vec<_>, _>>()?;
         let parts = parts.into_iter().zip(&mut workers);
@@ -86,6 +88,14 @@ impl<'a> Builder<'a> {
 
     pub(super) fn finish(self) -> Built {
         self.built
+    }
+
+    /// Notes by which id others know the next device.
+    fn note(&mut self, name: &str, profile: &Profile) {
+        self.built.counters.insert(name.to_owned(), profile.counters.clone());
+        // A requester id is bus, device and function: 8, 5 and 3 bits.
+        let slot = u16::try_from(self.built.pci.next_requester() >> 3 & 0x1f).unwrap_or(0);
+        self.built.slots.insert(name.to_owned(), slot);
     }
 
     fn around(&self) -> Surroundings<'a> {

@@ -42,6 +42,7 @@ pub struct Machine {
     memory: GuestMemory,
     workers: Vec<Worker>,
     counters: BTreeMap<String, Counters>,
+    slots: BTreeMap<String, u16>,
     balloon: Option<BalloonHandle>,
     keeper: Option<Keeper>,
 }
@@ -53,6 +54,7 @@ pub struct Running {
     devices: Devices,
     workers: Vec<Worker>,
     counters: BTreeMap<String, Counters>,
+    slots: BTreeMap<String, u16>,
     balloon: Option<BalloonHandle>,
     _keeper: Option<Keeper>,
 }
@@ -134,7 +136,7 @@ impl Machine {
             initramfs.map(|file| positioned(file, "read the initramfs' size")).transpose()?;
         let entry = boot::load(&memory, kernel, initramfs, &spec.cmdline, spec.cpus)?;
 
-        let Built { pci, mut workers, mut shared, counters, balloon } =
+        let Built { pci, mut workers, mut shared, counters, slots, balloon } =
             devices::build(spec, ends, &vm, &memory, seccomp)?;
         let vcpus = create_vcpus(&kvm, &vm, spec.cpus, entry)?;
         hypervisor::complete_vm(&vm)?;
@@ -145,7 +147,7 @@ impl Machine {
         }
         workers.push(shared);
         let devices = Devices { platform, pci: Arc::new(pci), lifecycle, stats };
-        Ok(Self { vcpus, devices, memory, workers, counters, balloon, keeper })
+        Ok(Self { vcpus, devices, memory, workers, counters, slots, balloon, keeper })
     }
 
     /// Sets the vCPUs going.
@@ -153,14 +155,14 @@ impl Machine {
     /// # Errors
     /// No thread left.
     pub fn start(self, seccomp: Seccomp) -> Result<Running, BuildError> {
-        let Self { vcpus, devices, memory, workers, counters, balloon, keeper } = self;
+        let Self { vcpus, devices, memory, workers, counters, slots, balloon, keeper } = self;
         let cpus = (0..).zip(vcpus).map(|(index, vcpu)| -> Box<dyn Cpu> {
             Box::new(KvmCpu::new(index, vcpu, devices.clone(), memory.clone()))
         });
         let enter = move || seccomp.enter(Kind::Vcpu);
         let cpus = Cpus::start(cpus.collect(), &devices.lifecycle, &devices.stats, enter)
             .map_err(|source| BuildError::Io { what: "start a vCPU's thread", source })?;
-        Ok(Running { cpus, devices, workers, counters, balloon, _keeper: keeper })
+        Ok(Running { cpus, devices, workers, counters, slots, balloon, _keeper: keeper })
     }
 }
 
@@ -174,6 +176,12 @@ impl Running {
     #[must_use]
     pub fn counters(&self) -> &BTreeMap<String, Counters> {
         &self.counters
+    }
+
+    /// The device's number on PCI's bus 0, by its id.
+    #[must_use]
+    pub fn slots(&self) -> &BTreeMap<String, u16> {
+        &self.slots
     }
 
     /// The balloon, if there is one: its size may change, and it may be asked for numbers.
