@@ -7,6 +7,7 @@ use super::{
     Worker,
 };
 use crate::event::Event;
+use crate::jail::{Kind, Seccomp};
 use crate::memory::GuestMemory;
 use crate::pci::{Function, MsiSink, Msix};
 use std::sync::{Arc, Mutex};
@@ -154,10 +155,20 @@ impl Driver {
 
     /// A device of several parts, each in a thread of its own.
     pub(crate) fn with_parts(profile: Profile, parts: Vec<(usize, Box<dyn Backend>)>) -> Self {
+        Self::in_filter(profile, parts, None)
+    }
+
+    /// The same, each thread in the filter of a kind.
+    pub(crate) fn in_filter(
+        profile: Profile,
+        parts: Vec<(usize, Box<dyn Backend>)>,
+        kind: Option<Kind>,
+    ) -> Self {
         let memory = memory();
         let messages = Arc::new(Messages::default());
         let count = profile.queues.len() as u64;
-        let (function, workers) = make(profile, parts, &memory, messages.clone(), 0xc000_0000);
+        let (function, workers) =
+            make(profile, parts, &memory, messages.clone(), 0xc000_0000, kind);
         let queues = (0..count).map(|index| GuestQueue::new(&memory, index)).collect();
         Self { memory, function, queues, messages, workers }
     }
@@ -170,7 +181,7 @@ impl Driver {
     ) -> (VirtioPci, Worker) {
         let parts = vec![(profile.queues.len(), backend)];
         let (function, mut workers) =
-            make(profile, parts, &memory(), Arc::new(Messages::default()), bar);
+            make(profile, parts, &memory(), Arc::new(Messages::default()), bar, None);
         (function, workers.swap_remove(0))
     }
 
@@ -283,9 +294,11 @@ fn make(
     memory: &GuestMemory,
     messages: Arc<Messages>,
     bar: u32,
+    kind: Option<Kind>,
 ) -> (VirtioPci, Vec<Worker>) {
     let around = Surroundings { memory, messages, io_events: Arc::new(NoIoEvents), bar };
-    let spawn = |_: &_| Worker::spawn("test", || {}).unwrap();
+    let enter = move || kind.into_iter().for_each(|kind| Seccomp::On.enter(kind));
+    let spawn = |_: &_| Worker::spawn("test", enter).unwrap();
     let mut workers: Vec<Worker> = parts.iter().map(spawn).collect();
     let parts = parts.into_iter().zip(&mut workers);
     let parts = parts.map(|((queues, backend), worker)| Part { queues, backend, worker });

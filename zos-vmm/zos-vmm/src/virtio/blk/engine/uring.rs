@@ -187,3 +187,62 @@ impl std::fmt::Debug for Uring {
         f.debug_struct("Uring").field("holds", &self.holds()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use io_uring::types::Fd;
+
+    /// What whoever takes the thread over would try with the ring.
+    #[test]
+    fn the_ring_does_its_four_operations_on_the_disk_alone() {
+        let file = tempfile::tempfile().unwrap();
+        let other = tempfile::tempfile().unwrap();
+        let disk = Arc::new(Disk::new(file, false, [0; 20]).unwrap());
+        let mut engine = match Uring::new(disk) {
+            Ok(engine) => engine,
+            Err(error) => {
+                eprintln!("skipped: this host forbids io_uring: {error}");
+                return;
+            }
+        };
+        let number = Fd(other.as_raw_fd());
+        let refused = [
+            opcode::Nop::new().build().flags(Flags::FIXED_FILE),
+            opcode::OpenAt::new(Fd(libc::AT_FDCWD), c"/etc/passwd".as_ptr()).build(),
+            opcode::Close::new(number).build(),
+            opcode::Read::new(DISK, std::ptr::null_mut(), 0).build(),
+            // A descriptor of the process, and an operation with more than its one flag.
+            opcode::Fsync::new(number).build(),
+            opcode::Fsync::new(DISK).build().flags(Flags::IO_LINK),
+            opcode::Fsync::new(DISK).build().flags(Flags::ASYNC),
+        ];
+        for entry in refused {
+            // SAFETY: nothing of what these point to is ever touched: they are refused.
+            unsafe { engine.ring.submission().push(&entry) }.unwrap();
+            engine.ring.submit_and_wait(1).unwrap();
+            let result = engine.ring.completion().next().unwrap().result();
+            assert_eq!(result, -libc::EACCES, "{entry:?}");
+        }
+        // There is no second file, and none can be registered.
+        let second = opcode::Fsync::new(Fixed(1)).build();
+        // SAFETY: it points to nothing.
+        unsafe { engine.ring.submission().push(&second) }.unwrap();
+        engine.ring.submit_and_wait(1).unwrap();
+        assert_eq!(engine.ring.completion().next().unwrap().result(), -libc::EBADF);
+        let files = [other.as_raw_fd()];
+        let submitter = engine.ring.submitter();
+        for result in [
+            submitter.register_files_update(0, &files).map(drop),
+            submitter.unregister_files(),
+            submitter.register_restrictions(&mut [Restriction::sqe_op(opcode::OpenAt::CODE)]),
+        ] {
+            assert!(result.is_err());
+        }
+        let allowed = opcode::Fsync::new(DISK).build();
+        // SAFETY: it points to nothing.
+        unsafe { engine.ring.submission().push(&allowed) }.unwrap();
+        engine.ring.submit_and_wait(1).unwrap();
+        assert_eq!(engine.ring.completion().next().unwrap().result(), 0);
+    }
+}

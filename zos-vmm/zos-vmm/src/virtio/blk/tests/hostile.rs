@@ -252,6 +252,39 @@ fn a_pause_finds_nothing_under_way_and_loses_nothing() {
     }
 }
 
+/// A call that isn't on the thread's list would end the test's process.
+#[test]
+fn everything_is_done_in_the_threads_filter() {
+    for engine in engines() {
+        let operations = Some(Bucket { per_second: 1000, burst: 1 });
+        let limiter = Limiter::new(Some(Rate { bytes: None, operations }));
+        let options = Options { limiter, queues: 2, ..options(engine) };
+        let mut blk = Blk::new(file(), &options).unwrap();
+        model::want_alignment(&mut blk);
+        let (profile, kind) = (blk.profile(), blk.kind());
+        let mut driver = Driver::in_filter(profile, blk.into_parts(), Some(kind));
+        // With a driver that knows flushes, and with one for which writes must last.
+        for features in [F_FLUSH, 0] {
+            driver.start(features);
+            assert_eq!(request(&mut driver, 1, 0, (DATA, 1024, false)).0, 0);
+            assert_eq!(request(&mut driver, 1, 0, (DATA + 1, 1024, false)).0, 0);
+            assert_eq!(request(&mut driver, 0, 0, (DATA, 1024, true)).0, 0);
+            assert_eq!(request(&mut driver, 0, 0, (DATA + 1, 1024, true)).0, 0);
+            assert_eq!(request(&mut driver, 4, 0, (DATA, 0, false)).0, 0);
+            assert_eq!(request(&mut driver, 8, 0, (DATA, 20, true)).0, 0);
+            assert_eq!(clear(&mut driver, 11, &[(0, 8, 0)]), 0);
+            assert_eq!(clear(&mut driver, 13, &[(0, 8, 0), (8, 8, 1)]), 0);
+            assert_eq!(request(&mut driver, 0, SECTORS, (DATA, 512, true)).0, 1);
+            driver.workers[0].pause();
+            driver.workers[0].resume();
+            assert_eq!(request(&mut driver, 0, 0, (DATA, 512, true)).0, 0);
+            driver.reset();
+        }
+        // A disk's end, too: the ring and its mappings go in the thread.
+        drop(driver);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     /// Any chains at all: each comes back, and the file keeps its length.

@@ -122,7 +122,7 @@ proptest! {
 }
 
 /// As if the file had been opened for direct I/O, so that most buffers go the way of unaligned ones.
-fn want_alignment(blk: &mut Blk) {
+pub(super) fn want_alignment(blk: &mut Blk) {
     for part in &mut blk.parts {
         let old = &part.disk;
         let disk = Disk::new(old.file.try_clone().unwrap(), false, old.serial).unwrap();
