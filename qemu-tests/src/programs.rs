@@ -13,7 +13,7 @@ const STATIC_ARM: &str = "aarch64-unknown-linux-musl";
 
 /// The command line of twins.
 pub fn zos() -> Result<&'static Path> {
-    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    static BUILT: Once = OnceLock::new();
     // The kind that we are, so that one build serves both.
     if cfg!(debug_assertions) {
         once(&BUILT, || build("zos", &[], &["debug", "zos"]))
@@ -24,7 +24,7 @@ pub fn zos() -> Result<&'static Path> {
 
 /// The hand inside a node.
 pub fn probe() -> Result<&'static Path> {
-    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    static BUILT: Once = OnceLock::new();
     once(&BUILT, || {
         build("zos-probe", &["--release", "--target", STATIC], &[STATIC, "release", "zos-probe"])
     })
@@ -32,7 +32,7 @@ pub fn probe() -> Result<&'static Path> {
 
 /// PID 1, as the image has it.
 pub fn init() -> Result<&'static Path> {
-    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    static BUILT: Once = OnceLock::new();
     once(&BUILT, || {
         build("zos-init", &["--release", "--target", STATIC], &[STATIC, "release", "zos-init"])
     })
@@ -40,7 +40,7 @@ pub fn init() -> Result<&'static Path> {
 
 /// The VMM, as the image has it.
 pub fn vmm() -> Result<&'static Path> {
-    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    static BUILT: Once = OnceLock::new();
     once(&BUILT, || {
         build("zos-vmm", &["--release", "--target", STATIC], &[STATIC, "release", "zos-vmm"])
     })
@@ -48,7 +48,7 @@ pub fn vmm() -> Result<&'static Path> {
 
 /// PID 1 of a bare machine, and of the VM in it.
 pub fn inside() -> Result<&'static Path> {
-    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    static BUILT: Once = OnceLock::new();
     once(&BUILT, || {
         build("zos-inside", &["--release", "--target", STATIC], &[STATIC, "release", "zos-inside"])
     })
@@ -56,18 +56,29 @@ pub fn inside() -> Result<&'static Path> {
 
 /// The VMM for the other architecture.
 pub fn vmm_arm() -> Result<&'static Path> {
-    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    static BUILT: Once = OnceLock::new();
     once(&BUILT, || arm("zos-vmm"))
 }
 
 /// PID 1 of a bare machine of the other architecture, and of the VM in it.
 pub fn inside_arm() -> Result<&'static Path> {
-    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    static BUILT: Once = OnceLock::new();
     once(&BUILT, || arm("zos-inside"))
 }
 
 fn arm(package: &str) -> Result<PathBuf> {
     build(package, &["--release", "--target", STATIC_ARM], &[STATIC_ARM, "release", package])
+}
+
+/// The bare-metal guest that is up to no good. It has a workspace of its own, since it runs on no operating system.
+pub fn hostile_guest() -> Result<&'static Path> {
+    static BUILT: Once = OnceLock::new();
+    once(&BUILT, || {
+        let target = target().join("hostile-guest");
+        let words = ["build", "--quiet", "--release", "--locked", "--target-dir"];
+        cargo(&project().join("zos-vmm/hostile-guest"), &words, Some(&target))?;
+        Ok(target.join("x86_64-unknown-none/release/hostile-guest"))
+    })
 }
 
 type Once = OnceLock<std::result::Result<PathBuf, String>>;
@@ -78,21 +89,24 @@ fn once(built: &'static Once, build: impl FnOnce() -> Result<PathBuf>) -> Result
 }
 
 fn build(package: &str, flags: &[&str], place: &[&str]) -> Result<PathBuf> {
+    let words = ["build", "--quiet", "--locked", "--package", package, "--bin", package];
+    cargo(project(), &[&words, flags].concat(), None)?;
+    Ok(place.iter().fold(target(), |path, part| path.join(part)))
+}
+
+fn cargo(dir: &Path, words: &[&str], last: Option<&Path>) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .current_dir(project())
-        .args(["build", "--quiet", "--locked", "--package", package, "--bin", package])
-        .args(flags)
-        // Pure Rust: no linker of the other architecture's C compiler is needed.
-        .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld")
-        .output()
-        .with_context(|| format!("run cargo for {package}"))?;
-    ensure!(
-        output.status.success(),
-        "cargo can't build {package}:\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| project().join("target"), PathBuf::from);
-    Ok(place.iter().fold(target, |path, part| path.join(part)))
+    let mut command = Command::new(cargo);
+    command.current_dir(dir).args(words).args(last);
+    // Pure Rust: no linker of the other architecture's C compiler is needed.
+    command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld");
+    let output = command.output();
+    let output = output.with_context(|| format!("run cargo in {}", dir.display()))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "cargo {} failed:\n{said}", words.join(" "));
+    Ok(())
+}
+
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| project().join("target"), PathBuf::from)
 }

@@ -4,6 +4,7 @@
 //!  boot       every way to start a node leads to the same node
 //!  disks      the key's disk is kept, foreign disks are left alone, whatever comes when
 //!  vm         a twin's VM runs, is walled in, and outlives the daemons around it
+//!  hostile    a guest that is up to no good is stood, and not felt
 //!  api        who may ask for what
 //!  varlink    the local sockets, by systemd's client
 //!  log        floods cost their rings
@@ -23,6 +24,7 @@ mod boot;
 mod chaos;
 mod disks;
 mod evidence;
+mod hostile;
 mod log;
 mod sandbox;
 mod supervision;
