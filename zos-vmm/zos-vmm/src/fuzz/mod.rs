@@ -23,9 +23,12 @@ pub const TARGETS: &[Target] = &[
     ("agent", agent::host),
     ("balloon", devices::balloon),
     ("blk", devices::blk),
+    ("console", devices::console),
     ("kernel", loader::kernel),
+    ("net", devices::net),
     ("pci", pci::config),
     ("rng", devices::rng),
+    ("vsock", devices::vsock),
 ];
 
 /// The target of a name.

@@ -39,17 +39,17 @@ pub struct Taps(Vec<Tap>);
 #[derive(Debug)]
 pub(super) struct Tap {
     file: File,
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     record: Option<Record>,
 }
 
 /// What a test's tap was told.
-#[cfg(test)]
-pub(super) type Record = std::sync::Arc<std::sync::Mutex<Vec<Told>>>;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) type Record = std::sync::Arc<std::sync::Mutex<Vec<Told>>>;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(crate) enum Told {
     Offloads(u32),
     Attached(usize, bool),
 }
@@ -163,8 +163,8 @@ impl Taps {
     }
 
     /// Packet sockets in a tap's place, which note what they are told.
-    #[cfg(test)]
-    pub(super) fn of_sockets(sockets: Vec<std::os::fd::OwnedFd>) -> (Self, Record) {
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn of_sockets(sockets: Vec<std::os::fd::OwnedFd>) -> (Self, Record) {
         let record = Record::default();
         let tap = |fd| Tap { file: File::from(fd), record: Some(record.clone()) };
         (Self(sockets.into_iter().map(tap).collect()), record)
@@ -205,7 +205,7 @@ impl Tap {
         flags.map_err(|errno| TapError::Setup(errno.into()))?;
         let tap = Self {
             file,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "fuzzing"))]
             record: None,
         };
         Ok((tap, request))
@@ -213,7 +213,7 @@ impl Tap {
 
     /// Tells the tap what the guest can take (`TUN_F_*`).
     pub(super) fn set_offloads(&self, flags: u32) -> io::Result<()> {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "fuzzing"))]
         if let Some(record) = &self.record {
             record.lock().unwrap().push(Told::Offloads(flags));
             return Ok(());
@@ -225,7 +225,7 @@ impl Tap {
 
     /// Attaches or detaches this queue.
     pub(super) fn set_attached(&self, attached: bool) -> io::Result<()> {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "fuzzing"))]
         if let Some(record) = &self.record {
             let told = Told::Attached(self.file.as_raw_fd().unsigned_abs() as usize, attached);
             record.lock().unwrap().push(told);
