@@ -17,6 +17,7 @@ use crate::virtio::{Activation, Backend, Broken, Share, Waits};
 use rustix::event::PollFlags;
 use rustix::io::{Errno, read, write};
 use rustix::net::{SocketFlags, accept_with};
+use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,6 +43,8 @@ pub struct Session {
     typed: Vec<u8>,
     /// What was taken from the wire and not written yet.
     going: Vec<u8>,
+    /// What of the client is waited for now, besides its end.
+    asked: Cell<PollFlags>,
 }
 
 #[derive(Debug)]
@@ -78,7 +81,8 @@ impl Session {
     }
 
     fn new(wire: Arc<Wire>, seat: Seat) -> Self {
-        Self { wire, seat, typed: Vec::new(), going: Vec::new() }
+        let asked = Cell::new(PollFlags::empty());
+        Self { wire, seat, typed: Vec::new(), going: Vec::new(), asked }
     }
 
     /// The way to it, for the console's output.
@@ -102,6 +106,7 @@ impl Session {
     pub fn outside<'a>(&'a self, waits: &mut Waits<'a>) {
         waits.add(BELL, self.wire.bell().as_fd(), PollFlags::IN);
         let flags = self.client_flags();
+        self.asked.set(flags);
         match &self.seat {
             Seat::Socket { listener, client } => {
                 waits.add(LISTENER, listener.as_fd(), PollFlags::IN);
@@ -137,11 +142,12 @@ impl Session {
             }
             LISTENER => self.accept(),
             CLIENT => {
-                let flags = self.client_flags();
-                if flags.is_empty() {
-                    // Nothing was asked for but its end.
+                if self.asked.get().is_empty() {
+                    // It was waited for its end alone.
                     self.leave();
                 }
+                // Less than was asked for, when the bell has done a part of it.
+                let flags = self.client_flags();
                 if flags.contains(PollFlags::IN) {
                     self.read();
                 }
@@ -151,6 +157,11 @@ impl Session {
             }
             _ => {}
         }
+    }
+
+    /// Writes what waits, as far as the client takes it now.
+    pub fn flush(&mut self) {
+        self.write();
     }
 
     fn accept(&mut self) {
@@ -187,7 +198,6 @@ impl Session {
         }
     }
 
-    /// Writes what waits, as far as the client takes it.
     fn write(&mut self) {
         let Seat::Socket { client: Some(client), .. } = &self.seat else { return };
         for _ in 0..TURNS {
@@ -268,7 +278,10 @@ impl Backend for PortSeat {
         Ok(())
     }
 
-    fn reset(&mut self) {}
+    /// The thread ends: the guest's last words go out.
+    fn reset(&mut self) {
+        self.session.flush();
+    }
 }
 
 #[cfg(test)]

@@ -153,6 +153,12 @@ impl Driver {
         Self::with_parts(profile, vec![(queues, backend)])
     }
 
+    /// A device in a thread with the filter that it has in a VM: a call beyond that ends the tests.
+    pub(crate) fn confined(profile: Profile, backend: Box<dyn Backend>, kind: Kind) -> Self {
+        let parts = vec![(profile.queues.len(), backend)];
+        Self::in_filter(profile, parts, Some(kind))
+    }
+
     /// A device of several parts, each in a thread of its own.
     pub(crate) fn with_parts(profile: Profile, parts: Vec<(usize, Box<dyn Backend>)>) -> Self {
         Self::in_filter(profile, parts, None)

@@ -301,7 +301,7 @@ impl Seat {
     }
 
     fn stop(&mut self) {
-        if self.interrupt.take().is_some() {
+        if self.interrupt.take().is_some() || self.standing {
             self.backend.reset();
         }
         self.broken = false;

@@ -1,5 +1,6 @@
 use super::super::{Console, Sink};
 use super::*;
+use crate::jail::{Kind, Seccomp};
 use crate::virtio::Worker;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -36,7 +37,7 @@ impl Bench {
         let wire = Arc::new(Wire::new().unwrap());
         let session = Session::socket(wire.clone(), listener.into());
         let port = Arc::new(Small::default());
-        let mut worker = Worker::spawn("test", || {}).unwrap();
+        let mut worker = Worker::spawn("test", || Seccomp::On.enter(Kind::Shared)).unwrap();
         worker.attend(Box::new(PortSeat::new(session, port.clone())));
         let console = Console::new(Sink::Nowhere, None, Some(wire));
         Self { console, port, path, _worker: worker, _folder: folder }

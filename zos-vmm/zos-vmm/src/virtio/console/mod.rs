@@ -158,6 +158,8 @@ impl Backend for VirtioConsole {
     }
 
     fn reset(&mut self) {
+        // The VM may end: the guest's last words go out.
+        self.session.iter_mut().for_each(Session::flush);
         self.active = None;
     }
 }

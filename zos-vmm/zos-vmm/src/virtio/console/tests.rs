@@ -1,5 +1,6 @@
 use super::*;
 use crate::console::{Ring, Sink, Wire};
+use crate::jail::Kind;
 use crate::pci::Function;
 use crate::virtio::driver::{BUFFERS, Driver};
 use std::fs::File;
@@ -25,7 +26,7 @@ fn bench() -> (Driver, File, UnixStream) {
     let console = Console::new(Sink::Ring(ring), None, Some(wire));
     let ends = ConsoleEnds { console, session: Some(session), size: Some((132, 50)) };
     let device = VirtioConsole::new(ends);
-    let mut driver = Driver::new(device.profile(), Box::new(device));
+    let mut driver = Driver::confined(device.profile(), Box::new(device), Kind::Shared);
     driver.start(F_SIZE);
     (driver, file, client)
 }

@@ -2,6 +2,7 @@
 
 use super::packet::{HOST, STREAM, op};
 use super::*;
+use crate::jail::Kind;
 use crate::virtio::driver::{BUFFERS, Driver};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -30,7 +31,8 @@ impl Bench {
         listener.set_nonblocking(true).unwrap();
         let calls = calls_out.then_some(path);
         let vsock = Vsock::new(CID, VsockEnds { listener: listener.into(), calls }).unwrap();
-        let mut driver = Driver::new(vsock.profile(), Box::new(vsock));
+        let kind = if calls_out { Kind::Calling } else { Kind::Shared };
+        let mut driver = Driver::confined(vsock.profile(), Box::new(vsock), kind);
         driver.start(0);
         let mut bench = Self { driver, folder, seen: 0, rooms: Vec::new() };
         for slot in 0..8 {
