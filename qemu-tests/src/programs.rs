@@ -30,6 +30,12 @@ pub fn probe() -> Result<&'static Path> {
     })
 }
 
+/// The VMM taken over: a test of `zos-vmm`'s, to stand in its place in a node.
+pub fn escape() -> Result<&'static Path> {
+    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    once(&BUILT, || test("zos-vmm", "escape", &["--release", "--target", STATIC]))
+}
+
 /// PID 1, as the image has it.
 pub fn init() -> Result<&'static Path> {
     static BUILT: Once = OnceLock::new();
@@ -109,4 +115,27 @@ fn cargo(dir: &Path, words: &[&str], last: Option<&Path>) -> Result<()> {
 
 fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| project().join("target"), PathBuf::from)
+}
+
+/// A test's own program; cargo tells where it lies.
+fn test(package: &str, name: &str, flags: &[&str]) -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .current_dir(project())
+        .args(["test", "--no-run", "--quiet", "--locked", "--package", package, "--test", name])
+        .args(["--message-format", "json"])
+        .args(flags)
+        .output()
+        .with_context(|| format!("run cargo for {package}'s test {name}"))?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "cargo can't build {package}'s test {name}:\n{error}");
+    let told = String::from_utf8_lossy(&output.stdout);
+    let built = told.lines().filter_map(|line| serde_json::from_str(line).ok());
+    let mut programs = built.filter_map(|line: serde_json::Value| {
+        let ours = line["target"]["name"] == name;
+        ours.then(|| line["executable"].as_str().map(PathBuf::from))?
+    });
+    programs
+        .next_back()
+        .with_context(|| format!("cargo tells no program of {package}'s test {name}"))
 }

@@ -9,6 +9,7 @@
 //!  varlink    the local sockets, by systemd's client
 //!  log        floods cost their rings
 //!  bad_input  what is missing or broken is shown, and the node goes on as far as it can
+//!  jail       what a VMM may not that a guest has taken over
 //!  sandbox    what a service may not, in its fence
 //!  supervision  bad services, bad unit files and bad callers disturb nobody else
 //!  evidence   a machine that dies comes back, and knows why it died
@@ -25,6 +26,7 @@ mod chaos;
 mod disks;
 mod evidence;
 mod hostile;
+mod jail;
 mod log;
 mod sandbox;
 mod supervision;

@@ -26,6 +26,7 @@ mod ring;
 use attempt::{Outcome, Page};
 use goals::{Goal, World};
 use std::process::ExitCode;
+use zos_vmm::console::Ring;
 use zos_vmm::jail::{self, Kind};
 
 fn main() -> ExitCode {
@@ -38,35 +39,54 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let page = Page::new();
+    let mut report = Report::new(&world);
     let mut columns: Vec<Option<Kind>> = vec![None];
     columns.extend(Kind::ALL.map(Some));
     let mut won = 0;
-    eprintln!("escape: {:<44} outside main api vcpu blk uring net shared fs", "goal");
+    let kinds = Kind::ALL.map(|kind| format!("{kind:?}").to_lowercase());
+    report.line(&format!("escape: {:<44} outside {}", "goal", kinds.join(" ")));
     for goal in goals::all() {
         let outcomes: Vec<Outcome> =
             columns.iter().map(|kind| attempt::try_in(*kind, goal, &world, &page)).collect();
         won += outcomes.iter().skip(1).filter(|outcome| **outcome == Outcome::Won).count();
         // Outside of a node the outer fence is only part of what it is there.
         won += usize::from(world.in_node() && outcomes[0] == Outcome::Won && !goal.filtered);
-        eprintln!("escape: {:<44} {}", goal.name, words(goal, &outcomes));
+        report.line(&format!("escape: {:<44} {}", goal.name, words(goal, &outcomes)));
     }
     let mut allowed = 0;
     if !world.in_node() {
         allowed = attempt::beyond_the_list(&page);
-        eprintln!("escape: calls beyond the list that were not killed: {allowed}");
+        report.line(&format!("escape: calls beyond the list that were not killed: {allowed}"));
     }
-    eprintln!(
+    report.line(&format!(
         "escape: {} goals in {} kinds of threads: {won} won",
         goals::all().count(),
         Kind::ALL.len()
-    );
+    ));
     if world.in_node() {
         // In a node: more memory than its cgroup has. Nobody is left to tell of it but PID 1.
-        eprintln!("escape: now memory without end");
+        report.line("escape: now memory without end");
         goals::eat_memory();
-        eprintln!("escape: memory without end: WON");
+        report.line("escape: memory without end: WON");
     }
     if won == 0 && allowed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Lines for whoever watches: on stderr, and in a node on the guest's console, which is read by the API.
+struct Report(Option<Ring>);
+
+impl Report {
+    fn new(world: &World) -> Self {
+        let console = world.file("serial-ring");
+        Self(console.map(|file| Ring::open(file).expect("the console's ring")))
+    }
+
+    fn line(&mut self, line: &str) {
+        eprintln!("{line}");
+        if let Some(ring) = &mut self.0 {
+            ring.append(format!("{line}\n").as_bytes());
+        }
+    }
 }
 
 fn words(goal: &Goal, outcomes: &[Outcome]) -> String {

@@ -8,6 +8,8 @@ use io_uring::IoUring;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ffi::CStr;
+use std::fs::File;
+use std::os::fd::BorrowedFd;
 
 /// Told in place of an errno: there is nothing to try it on.
 pub(crate) const NOTHING: i32 = 10_000;
@@ -48,6 +50,14 @@ impl World {
     /// Whether vmd passed what it passes.
     pub(crate) fn in_node(&self) -> bool {
         self.fds.contains_key("spec")
+    }
+
+    /// A copy of a passed descriptor.
+    pub(crate) fn file(&self, name: &str) -> Option<File> {
+        let fd = self.fd(name);
+        // SAFETY: passed to us, and open as long as the process lives.
+        let fd = (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })?;
+        fd.try_clone_to_owned().ok().map(File::from)
     }
 
     fn need(&self, name: &str) -> Result<i64, i32> {
