@@ -23,11 +23,12 @@ use zos_api::local::storage::{CloseVolume, OpenVolume, serial};
 use zos_daemon::{Bus, CallError};
 use zos_types::deployment::{DiskOf, Image, Vm};
 use zos_types::{Fault, WorkloadName};
+use zos_vmm_spec::rates::TwinRates;
 use zos_vmm_spec::{Balloon, Bucket, Console, Disk, IoEngine, Mac, Net, Rate, Source, Spec, Vsock};
 
 use crate::notes::{Key, Notes};
-use crate::ring;
 use crate::sockets::Socket;
+use crate::{rates, ring};
 
 /// Where a machine has what VMs need.
 #[derive(Clone, Debug)]
@@ -38,6 +39,8 @@ pub struct Places {
     pub guest: PathBuf,
     /// The cgroup of all tenants.
     pub cgroups: PathBuf,
+    /// What all VMs of a twin may share of its disks and networks.
+    pub rates: TwinRates,
 }
 
 impl Default for Places {
@@ -46,6 +49,7 @@ impl Default for Places {
             kvm: "/dev/kvm".into(),
             guest: "/usr/share/zos/guest".into(),
             cgroups: "/sys/fs/cgroup/tenants".into(),
+            rates: TwinRates::default(),
         }
     }
 }
@@ -137,6 +141,12 @@ pub async fn start(
     let vsock = passed.add("vsock", bind(Socket::Vsock)?);
     let disks = disks(bus, key, vm, &mut passed).await?;
     let (nets, address) = nets(bus, key, vm, &mut passed).await?;
+    let mut twin_rates = None;
+    if places.rates != TwinRates::default() {
+        let failed = |e| Fault::new("vm.rates", format!("its twin's rates: {e}"));
+        let file = rates::open(&notes.rates(twin), &places.rates).map_err(failed)?;
+        twin_rates = Some(passed.add("twin-rates", file));
+    }
     let spec = Spec {
         cpus: u16::try_from(vm.cpu).unwrap_or(u16::MAX),
         memory: zos_vmm_spec::Bytes(vm.memory.0),
@@ -158,7 +168,7 @@ pub async fn start(
         balloon: Some(Balloon { free_page_reporting: true, ..Balloon::default() }),
         shares: Vec::new(),
         io: IoEngine::Auto,
-        twin_rates: None,
+        twin_rates,
     };
     spec.validate().map_err(|e| Fault::new("vm.spec", format!("the VMM can't run it: {e}")))?;
     passed.add("spec", spec_file(&spec)?);

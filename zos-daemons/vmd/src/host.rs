@@ -287,6 +287,9 @@ impl Host {
         if entry.machine.phase() == &Phase::Gone {
             if let Some(entry) = self.vms.remove(key) {
                 self.notes.forget(entry.slot);
+                if !self.vms.keys().any(|(twin, _)| *twin == key.0) {
+                    self.notes.forget_twin(&key.0);
+                }
                 self.save();
                 answer(entry.waiting);
             }

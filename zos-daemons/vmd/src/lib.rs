@@ -17,6 +17,7 @@ pub mod machine;
 pub mod meter;
 pub mod notes;
 mod outcome;
+pub mod rates;
 pub mod ring;
 pub mod sockets;
 
@@ -58,8 +59,9 @@ pub struct Config {
 pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let boot =
         std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("read the boot's id")?;
-    let config =
-        Config { runtime: RUNTIME.into(), boot: boot.trim().to_owned(), places: Places::default() };
+    let rates::Settings(rates) = daemon.config();
+    let places = Places { rates, ..Places::default() };
+    let config = Config { runtime: RUNTIME.into(), boot: boot.trim().to_owned(), places };
     run_on(daemon, config).await
 }
 

@@ -5,6 +5,7 @@
 //!  /run/zos/vm/vms.json     every VM with its slot, written whole and renamed before anything is done
 //!  /run/zos/vm/<slot>.ring  each VM's console
 //!  /run/zos/vm/<slot>/      each VM's sockets
+//!  /run/zos/vm/<twin>.rates what all VMs of a twin share
 //! ```
 
 use std::fs;
@@ -72,6 +73,7 @@ impl Notes {
         }
         for note in file.vms {
             self.forget(note.slot);
+            self.forget_twin(&note.twin);
         }
         fs::remove_file(self.path())?;
         Ok(Vec::new())
@@ -92,6 +94,20 @@ impl Notes {
     /// Where a VM's sockets lie.
     pub fn sockets(&self, slot: u32) -> PathBuf {
         self.folder.join(slot.to_string())
+    }
+
+    /// Where a twin's buckets lie.
+    pub fn rates(&self, twin: &TwinId) -> PathBuf {
+        self.folder.join(format!("{twin}.rates"))
+    }
+
+    /// Forgets what a twin's VMs shared: it has none any more.
+    pub fn forget_twin(&self, twin: &TwinId) {
+        if let Err(error) = fs::remove_file(self.rates(twin))
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!("remove {}: {error}", self.rates(twin).display());
+        }
     }
 
     /// Forgets a VM's console and its sockets.

@@ -26,13 +26,18 @@ use zos_daemon::{Bus, Call, FaultBoard, Router, Sink};
 use zos_types::deployment::{DiskOf, Image, NetworkKind, NetworkOf, Restart, Vm};
 use zos_types::status::State;
 use zos_types::{Bytes, NodeId, TwinId, WorkloadName};
-use zos_vmm_spec::Spec;
+use zos_vmm_spec::rates::TwinRates;
+use zos_vmm_spec::{Bucket, Rate, Source, Spec};
 
 fn twin() -> TwinId {
     // The base point of the curve (RFC 8032, section 5.1): some usable key.
     let mut bytes = [0x66; 32];
     bytes[0] = 0x58;
     NodeId::from_bytes(bytes).unwrap()
+}
+
+fn slow() -> Rate {
+    Rate { bytes: Some(Bucket { per_second: 1 << 20, burst: 1 << 20 }), operations: None }
 }
 
 fn hello() -> WorkloadName {
@@ -221,11 +226,19 @@ impl Node {
         node
     }
 
+    fn rates(&self) -> std::path::PathBuf {
+        self.folder.path().join(format!("{}.rates", twin()))
+    }
+
     fn start_vmd(&mut self) {
         let path = self.folder.path();
         let (tell, messages) = mpsc::channel(64);
-        let places =
-            Places { kvm: path.join("kvm"), guest: path.to_owned(), cgroups: path.join("cgroups") };
+        let places = Places {
+            kvm: path.join("kvm"),
+            guest: path.to_owned(),
+            cgroups: path.join("cgroups"),
+            rates: TwinRates { disk: slow(), ..TwinRates::default() },
+        };
         let (notes, bus) = (Notes::new(path, "boot"), self.bus.clone());
         let host = Host::new(notes, places, bus.clone(), self.faults.clone(), tell.clone());
         let socket = path.join("vm.sock");
@@ -282,7 +295,8 @@ async fn a_vm_gets_what_it_needs_by_descriptor_and_all_of_it_back() {
         let mut starts = node.world.starts.lock().unwrap();
         let (start, fds) = &mut starts[0];
         let names = start.fds.join(" ");
-        let expected = "kvm kernel initramfs serial-ring api serial-socket vsock disk-0 net-0 spec";
+        let expected =
+            "kvm kernel initramfs serial-ring api serial-socket vsock disk-0 net-0 twin-rates spec";
         assert_eq!(names, expected);
         assert_eq!((start.template.as_str(), start.slot), ("vm", 0));
         let limits = start.limits;
@@ -291,7 +305,7 @@ async fn a_vm_gets_what_it_needs_by_descriptor_and_all_of_it_back() {
         assert_eq!((limits.file_size, limits.cpu_quota), (Some(256 << 20), Some(200)));
         let file = |fd: &OwnedFd| std::fs::File::from(fd.try_clone().unwrap());
         let mut text = String::new();
-        file(&fds[9]).read_to_string(&mut text).unwrap();
+        file(&fds[10]).read_to_string(&mut text).unwrap();
         let spec: Spec = serde_json::from_str(&text).unwrap();
         spec.validate().unwrap();
         assert_eq!(
@@ -303,6 +317,10 @@ async fn a_vm_gets_what_it_needs_by_descriptor_and_all_of_it_back() {
         let leased = ["10.1.0.2", "10.2.0.2"].map(|address| address.parse().unwrap());
         assert_eq!((net.queues, &net.addresses), (1, &Some(leased.to_vec())));
         assert!(net.mac.is_some());
+        let mut bytes = Vec::new();
+        std::fs::File::open(node.rates()).unwrap().read_to_end(&mut bytes).unwrap();
+        assert_eq!(spec.twin_rates, Some(Source::Fd("twin-rates".into())));
+        assert_eq!(TwinRates::read(&bytes).unwrap().disk, slow());
         assert!(spec.balloon.is_some_and(|balloon| balloon.free_page_reporting));
         // Each socket leads to the VMM, which may be another one later.
         for (at, name) in [(4, "api"), (5, "serial"), (6, "vsock")] {
@@ -325,6 +343,7 @@ async fn a_vm_gets_what_it_needs_by_descriptor_and_all_of_it_back() {
     node.bus.call(Remove { twin: twin(), name: hello() }).await.unwrap();
     assert!(node.status().await.is_none());
     assert!(!node.folder.path().join("0").exists(), "its sockets are left");
+    assert!(!node.rates().exists(), "its twin's rates are left");
     // The follower's stream ends with the VM.
     while let Some(chunk) = follow.next().await {
         chunk.unwrap();

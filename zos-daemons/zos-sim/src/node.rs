@@ -348,6 +348,7 @@ impl<'a> Machine<'a> {
                         kvm: run.join("kvm"),
                         guest: run.join("guest"),
                         cgroups: run.join("cgroups"),
+                        ..vmd::effects::Places::default()
                     };
                     let config = vmd::Config { runtime: run.join("vm"), boot, places };
                     vmd::run_on(daemon, config).await
