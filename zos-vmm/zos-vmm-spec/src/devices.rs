@@ -43,7 +43,8 @@ pub struct Net {
     #[serde(default = "one")]
     pub queues: u16,
     /// IP addresses that the guest may send from, IPv4 and IPv6 (ARP and neighbour discovery
-    /// included); its MAC is then held to `mac`. Without them it may send what it likes.
+    /// included), beside the link-local one that follows from its MAC; its MAC is then held to
+    /// `mac`. Without them it may send what it likes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub addresses: Option<Vec<IpAddr>>,
     /// How much the guest may receive.

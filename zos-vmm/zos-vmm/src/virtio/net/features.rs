@@ -5,6 +5,7 @@
 //! |---|---|
 //! | UFO | no kernel has made such frames for years; its code was the way into several |
 //! | CTRL_RX, CTRL_VLAN, CTRL_MAC_ADDR | the tap hears what it may hear, whatever the guest asks |
+//! | MTU | the VMs' networks have 1500 bytes, which is what a guest takes without it |
 //! | RSS, HASH_REPORT | the tap chooses a queue by the flow |
 //! | GUEST_ANNOUNCE, STANDBY, SPEED_DUPLEX | nothing moves a running guest here |
 
