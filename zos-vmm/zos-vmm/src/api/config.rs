@@ -160,6 +160,11 @@ pub struct Net {
     /// Name. Default: `_net` and its index.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// IP addresses that the guest may send from; its MAC is held to `mac` then. Without them it
+    /// may send what it likes. Not Cloud Hypervisor's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schema(value_type = Option<Vec<String>>))]
+    pub addresses: Option<Vec<std::net::IpAddr>>,
     /// How much may be received, and how much sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limiter_config: Option<RateLimiter>,

@@ -130,7 +130,7 @@ fn spec_net(index: usize, net: &Net, wrong: &mut Wrong) -> spec::Net {
         source: Source::Tap(net.tap.clone().unwrap_or_default()),
         mac: mac.and_then(Result::ok),
         queues: net.num_queues / 2,
-        addresses: None,
+        addresses: net.addresses.clone(),
         receive_rate: rate,
         transmit_rate: rate,
     }
@@ -266,6 +266,7 @@ pub fn config(spec: &Spec) -> VmConfig {
         mac: net.mac.map(|mac| mac.to_string()),
         num_queues: net.queues.saturating_mul(2),
         id: Some(name(&net.id, "net", index)),
+        addresses: net.addresses.clone(),
         rate_limiter_config: net.transmit_rate.map(limiter),
         others: Others::new(),
     };

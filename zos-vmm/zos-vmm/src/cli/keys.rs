@@ -119,10 +119,17 @@ fn split(text: &str) -> Vec<&str> {
 fn typed(key: &str, value: &str) -> Value {
     match value {
         _ if TEXTS.contains(&key) => value.into(),
+        _ if key == "addresses" => list(value),
         "on" | "true" => true.into(),
         "off" | "false" => false.into(),
         _ => size(value).map_or_else(|| value.into(), Value::from),
     }
+}
+
+/// `[a,b]`, or one without brackets.
+fn list(value: &str) -> Value {
+    let inner = value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    inner.unwrap_or(value).split(',').filter(|one| !one.is_empty()).map(Value::from).collect()
 }
 
 /// A number, or a size.

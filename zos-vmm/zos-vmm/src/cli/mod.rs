@@ -48,7 +48,8 @@ Keys:
   --cpus     COUNT, or boot=COUNT
   --memory   SIZE, or size=SIZE
   --disk     path=FILE readonly=on|off num_queues=N serial=TEXT id=NAME, and rates
-  --net      tap=NAME mac=ADDRESS num_queues=N (two for each pair) id=NAME, and rates
+  --net      tap=NAME mac=ADDRESS num_queues=N (two for each pair) id=NAME, and rates;
+             addresses=[IP,IP]: what the guest may send from, nothing else
   --fs       tag=TEXT socket=PATH num_queues=N
   --vsock    cid=NUMBER socket=PATH
   --balloon  size=SIZE deflate_on_oom=on|off free_page_reporting=on|off

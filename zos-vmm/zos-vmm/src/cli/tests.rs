@@ -62,6 +62,13 @@ fn command_lines_mean_what_they_say() {
         ("--net tap=t0,mac=,num_queues=4,queue_size=256", |s| {
             s.nets[0].queues == 2 && s.nets[0].mac.is_none()
         }),
+        ("--net tap=t0,mac=52:54:00:00:00:01,addresses=[10.0.0.2,fd00::2],num_queues=2", |s| {
+            let addresses = ["10.0.0.2", "fd00::2"].map(|address| address.parse().unwrap());
+            s.nets[0].addresses.as_deref() == Some(&addresses) && s.nets[0].queues == 1
+        }),
+        ("--net tap=t0,mac=52:54:00:00:00:01,addresses=10.0.0.2", |s| {
+            s.nets[0].addresses.as_ref().is_some_and(|addresses| addresses.len() == 1)
+        }),
         ("--net tap=t0,bw_size=10,bw_refill_time=1000", |s| {
             s.nets[0].receive_rate == s.nets[0].transmit_rate && s.nets[0].transmit_rate.is_some()
         }),
@@ -128,6 +135,8 @@ fn each_refusal_names_what_and_says_why() {
         ("--net tap=a,mac=zz", "net[0].mac"),
         ("--net tap=a,ip=10.0.0.1", "net[0].ip"),
         ("--net tap=a,num_queues=3", "net[0].num_queues"),
+        ("--net tap=a,addresses=[10.0.0.2]", "addresses: need a `mac`"),
+        ("--net tap=a,mac=52:54:00:00:00:01,addresses=[ten]", "IP address"),
         ("--net fd=3,mac=52:54:00:00:00:01", "net[0].fd"),
         ("--balloon size=1M,statistics=on", "balloon.statistics: there is no such field"),
         ("--balloon size=1G", "balloon.size: must be below"),
