@@ -1,5 +1,6 @@
 //! The disk, driven as a kernel does and as none would, with both engines.
 
+mod device;
 mod hostile;
 mod model;
 mod order;

@@ -1,6 +1,6 @@
 //! A part with an engine that does what the test says: results in parts, in any order, or never.
 
-use super::super::disk::Disk;
+use super::super::disk::{Disk, Range};
 use super::super::engine::Operation;
 use super::super::request::Request;
 use super::*;
@@ -335,28 +335,40 @@ fn what_a_rate_holds_back_waits_for_its_alarm() {
 
 #[test]
 fn a_way_that_is_not_supported_leads_to_another() {
-    let gone: [(u32, u32, &[i32], u8); 4] = [
+    use super::super::disk::Clear::{self, Discard, Hole, Zeros};
+    /// Type, flags, on a device?, what is tried (all but the last refused as unsupported), and how
+    /// the last one ends.
+    type Row = (u32, u32, bool, &'static [Clear], Result<usize, i32>, u8);
+    let rows: [Row; 9] = [
         // A file system without zero ranges gets a hole; without holes there is nothing left.
-        (13, 0, &[libc::EOPNOTSUPP], 0),
-        (13, 0, &[libc::EOPNOTSUPP, libc::EOPNOTSUPP], 2),
-        (11, 0, &[libc::EOPNOTSUPP], 2),
-        (11, 0, &[libc::EIO], 1),
+        (13, 0, false, &[Zeros, Hole], Ok(0), 0),
+        (13, 0, false, &[Zeros, Hole], Err(libc::EOPNOTSUPP), 2),
+        (13, 1, false, &[Hole], Err(libc::EOPNOTSUPP), 2),
+        (11, 0, false, &[Hole], Err(libc::EOPNOTSUPP), 2),
+        (11, 0, false, &[Hole], Err(libc::EIO), 1),
+        // A device that can't unmap (dm-crypt) writes zeros.
+        (13, 1, true, &[Hole, Zeros], Ok(0), 0),
+        (13, 1, true, &[Hole, Zeros], Err(libc::EIO), 1),
+        (13, 0, true, &[Zeros], Err(libc::EOPNOTSUPP), 2),
+        (11, 0, true, &[Discard], Err(libc::EOPNOTSUPP), 2),
     ];
-    for (kind, flags, errors, status) in gone {
+    for (kind, flags, is_device, tried, end, status) in rows {
         let mut setup = Setup::new(Limiter::default());
+        let disk = Disk::new(file(), false, [0; 20]).unwrap();
+        setup.part.disk = Arc::new(Disk { is_device, ..disk });
         for (at, word) in [(0, 0u32), (4, 0), (8, 8), (12, flags)] {
             setup.memory.write_obj(word, GuestAddress(DATA + at)).unwrap();
         }
         setup.offer(0, kind, 0, (DATA, 16, false));
         setup.go();
-        for error in errors {
-            setup.puppet.finish(0, Err(*error));
+        for index in 0..tried.len() {
+            let is_last = index + 1 == tried.len();
+            setup.puppet.finish(0, if is_last { end } else { Err(libc::EOPNOTSUPP) });
             setup.part.ready(0).unwrap();
         }
-        if status == 0 {
-            setup.puppet.finish(0, Ok(0));
-            setup.part.ready(0).unwrap();
-        }
-        assert_eq!((setup.status(0), setup.used()), (status, 1), "{kind} {errors:?}");
+        let ways: Vec<Operation> = setup.puppet.log().into_iter().map(|(way, _)| way).collect();
+        let range = Range { offset: 0, bytes: 4096 };
+        assert_eq!(ways, tried.iter().map(|way| Operation::Clear(*way, range)).collect::<Vec<_>>());
+        assert_eq!((setup.status(0), setup.used()), (status, 1), "{kind} {flags} {is_device}");
     }
 }
