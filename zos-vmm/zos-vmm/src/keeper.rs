@@ -12,6 +12,7 @@
 
 use crate::sockets::Bound;
 use nix::sys::signal::SigSet;
+use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, fork};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
@@ -93,15 +94,22 @@ impl Keeper {
         // SAFETY: the child makes system calls and allocates paths; it runs alone in its copy of
         // the process, and the C library keeps the allocator usable over a fork.
         match unsafe { fork() }? {
-            ForkResult::Parent { .. } => Ok(Self { life: Some(life), done }),
+            ForkResult::Parent { child } => {
+                waitpid(child, None)?;
+                Ok(Self { life: Some(life), done })
+            }
             ForkResult::Child => {
                 drop((life, done));
                 // Neither Ctrl-C nor a terminal that hangs up ends it before its time.
                 let _ = SigSet::all().thread_block();
-                wait(&watch);
-                remains.clean_up();
-                drop(end);
-                // SAFETY: ends the child at once; nothing of the parent's is flushed twice.
+                // SAFETY: as above. The keeper is nobody's child that we would have to bury: by the
+                // time that it ends we may not ask for it.
+                if let Ok(ForkResult::Child) = unsafe { fork() } {
+                    wait(&watch);
+                    remains.clean_up();
+                    drop(end);
+                }
+                // SAFETY: ends the process at once; nothing of the parent's is flushed twice.
                 unsafe { libc::_exit(0) }
             }
         }
