@@ -1,4 +1,4 @@
-//! The serial port's socket with the real program: a guest of a few instructions sends back what is
+//! The serial port's socket and terminal with the real program: a guest of a few instructions sends back what is
 //! typed, and switches off at a `q`.
 //!
 //! ```text
@@ -7,6 +7,8 @@
 //!
 //! It needs a KVM that runs at least toys; without one the test says so and passes.
 
+use nix::pty::openpty;
+use rustix::termios::{LocalModes, tcgetattr};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -89,13 +91,19 @@ fn connect(vmm: &mut Child, path: &Path) -> UnixStream {
     }
 }
 
+fn runs_here() -> bool {
+    let x86_64 = cfg!(target_arch = "x86_64");
+    let kvm = std::fs::File::options().read(true).write(true).open("/dev/kvm").is_ok();
+    if !x86_64 || !kvm {
+        eprintln!("left out: the guest is made for x86_64, and /dev/kvm must be there");
+    }
+    x86_64 && kvm
+}
+
 #[test]
 fn what_is_typed_comes_back() {
-    if !cfg!(target_arch = "x86_64") {
-        return eprintln!("left out: the guest is made for x86_64");
-    }
-    if std::fs::File::options().read(true).write(true).open("/dev/kvm").is_err() {
-        return eprintln!("left out: /dev/kvm can't be used here");
+    if !runs_here() {
+        return;
     }
     let folder = tempfile::tempdir().unwrap();
     let mut vmm = start(folder.path());
@@ -118,11 +126,8 @@ fn what_is_typed_comes_back() {
 
 #[test]
 fn a_killed_vmm_leaves_no_sockets() {
-    if !cfg!(target_arch = "x86_64") {
-        return eprintln!("left out: the guest is made for x86_64");
-    }
-    if std::fs::File::options().read(true).write(true).open("/dev/kvm").is_err() {
-        return eprintln!("left out: /dev/kvm can't be used here");
+    if !runs_here() {
+        return;
     }
     let folder = tempfile::tempdir().unwrap();
     let mut vmm = start(folder.path());
@@ -134,5 +139,52 @@ fn a_killed_vmm_leaves_no_sockets() {
     vmm.wait().unwrap();
     while ["serial", "console", "vsock"].iter().any(|name| folder.path().join(name).exists()) {
         std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_terminal_is_raw_while_the_guest_runs() {
+    if !runs_here() {
+        return;
+    }
+    let pty = openpty(None, None).unwrap();
+    let echoes = || tcgetattr(&pty.slave).unwrap().local_modes.contains(LocalModes::ECHO);
+    let folder = tempfile::tempdir().unwrap();
+    let kernel_path = folder.path().join("kernel");
+    std::fs::write(&kernel_path, kernel()).unwrap();
+    let slave = || pty.slave.try_clone().unwrap();
+    let mut master = std::fs::File::from(pty.master.try_clone().unwrap());
+    // Each way to end: the guest's own, and none at all.
+    for kill in [false, true] {
+        let mut vmm = Command::new(env!("CARGO_BIN_EXE_zos-vmm"))
+            .args(["--memory", "64MiB", "--serial", "tty", "--kernel"])
+            .arg(&kernel_path)
+            .stdin(slave())
+            .stdout(slave())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("run zos-vmm");
+        // The terminal itself would send back what is typed before it is raw.
+        while echoes() {
+            assert_eq!(vmm.try_wait().unwrap(), None);
+            std::thread::yield_now();
+        }
+        // Ctrl-C is a letter like others; so is a line's end.
+        let typed = b"a\x03b\r";
+        master.write_all(typed).unwrap();
+        let mut back = [0; 4];
+        master.read_exact(&mut back).unwrap();
+        assert_eq!(&back, typed);
+        if kill {
+            vmm.kill().unwrap();
+        } else {
+            master.write_all(b"q").unwrap();
+            master.read_exact(&mut [0; 1]).unwrap();
+        }
+        let status = vmm.wait().unwrap();
+        assert_eq!(status.success(), !kill, "{status}");
+        while !echoes() {
+            std::thread::yield_now();
+        }
     }
 }
