@@ -1,7 +1,8 @@
-//! What of a VMM's counters is taken: a table. A VMM names devices as its spec does (`vm` is itself).
+//! What of a VMM's counters is taken: a table. A VMM names devices by the ids of its spec; what has none there begins
+//! with `__`, and a `disk0` that is the first disk with `_`, as clients of its interface know them.
 
 use zos_daemon::{Labels, Metrics, View};
-use zos_types::deployment::Vm;
+use zos_types::deployment::{DiskOf, Vm};
 
 use super::Readings;
 use super::ask::Counters;
@@ -27,13 +28,14 @@ struct Known {
 }
 
 /// Name, help, and whether it only grows.
-const FAMILIES: [(&str, &str, bool); 6] = [
+const FAMILIES: [(&str, &str, bool); 7] = [
     ("vm_exits", "How often a VM's CPUs left the guest", true),
     ("vm_disk_bytes", "Bytes through a VM's disks", true),
     ("vm_disk_operations", "Requests to a VM's disks", true),
     ("vm_network_bytes", "Bytes through a VM's network interfaces", true),
     ("vm_network_frames", "Frames through a VM's network interfaces", true),
     ("vm_balloon_bytes", "Memory that a guest has given back", false),
+    ("vm_reported_bytes", "Free memory that a guest told of, and that went back to the node", true),
 ];
 
 const fn known(
@@ -50,7 +52,7 @@ const WRITE: Option<(&str, &str)> = Some(("direction", "write"));
 const RECEIVE: Option<(&str, &str)> = Some(("direction", "receive"));
 const TRANSMIT: Option<(&str, &str)> = Some(("direction", "transmit"));
 
-const KNOWN: [Known; 10] = [
+const KNOWN: [Known; 11] = [
     known(Of::Machine, "exits", 0, None),
     known(Of::Disks, "read_bytes", 1, READ),
     known(Of::Disks, "write_bytes", 1, WRITE),
@@ -61,6 +63,7 @@ const KNOWN: [Known; 10] = [
     known(Of::Networks, "rx_frames", 4, RECEIVE),
     known(Of::Networks, "tx_frames", 4, TRANSMIT),
     known(Of::Balloon, "actual_bytes", 5, None),
+    known(Of::Balloon, "reported_bytes", 6, None),
 ];
 
 /// What a VMM told, in the order of the table.
@@ -70,12 +73,16 @@ pub struct Told([Option<u64>; KNOWN.len()]);
 impl Told {
     /// Takes what is known, of devices that the VM has.
     pub(super) fn from_counters(counters: &Counters, vm: &Vm) -> Self {
+        let disk = |(index, disk): (usize, &DiskOf)| {
+            let name = disk.volume.to_string();
+            if name == format!("disk{index}") { format!("_{name}") } else { name }
+        };
         let devices = |of| -> Vec<String> {
             match of {
-                Of::Machine => vec!["vm".to_owned()],
-                Of::Disks => vm.disks.iter().map(|disk| disk.volume.to_string()).collect(),
+                Of::Machine => vec!["__vcpus".to_owned()],
+                Of::Disks => vm.disks.iter().enumerate().map(disk).collect(),
                 Of::Networks => (0..vm.networks.len()).map(|i| format!("net-{i}")).collect(),
-                Of::Balloon => vec!["balloon".to_owned()],
+                Of::Balloon => vec!["__balloon".to_owned()],
             }
         };
         Self(std::array::from_fn(|index| {

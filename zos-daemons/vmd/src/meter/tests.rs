@@ -10,8 +10,8 @@ use zos_types::deployment::{DiskOf, Image, NetworkKind, NetworkOf};
 use super::*;
 use crate::sockets::Socket;
 
-const GOOD: &str = r#"{"vm": {"exits": 9}, "data": {"read_bytes": 512, "read_ops": 1, "write_bytes": 0},
-    "more": {"read_bytes": 8}, "net-0": {"rx_bytes": 60, "rx_frames": 1}, "balloon": {"actual_bytes": 4096},
+const GOOD: &str = r#"{"__vcpus": {"exits": 9}, "data": {"read_bytes": 512, "read_ops": 1, "write_bytes": 0},
+    "_disk1": {"read_bytes": 8}, "net-0": {"rx_bytes": 60, "rx_frames": 1}, "__balloon": {"actual_bytes": 4096, "reported_bytes": 8192},
     "root": {"read_bytes": 77}, "net-1": {"rx_bytes": 77}}"#;
 
 fn vm() -> Vm {
@@ -21,7 +21,7 @@ fn vm() -> Vm {
         memory: Bytes(256 << 20),
         image: Image::Hello,
         restart: Default::default(),
-        disks: vec![disk("data"), disk("more")],
+        disks: vec![disk("data"), disk("disk1")],
         networks: vec![NetworkOf { network: NetworkKind::Nat }],
     }
 }
@@ -70,7 +70,7 @@ async fn a_vmm_is_believed_in_known_words_only() {
         .collect();
     live.push(vmm(dir.path(), 0, http("200 OK", GOOD), true));
     // Numbers that are none are left out, and the others stay.
-    let odd = r#"{"vm": {"exits": -1}, "data": {"read_bytes": "9", "read_ops": 3}}"#;
+    let odd = r#"{"__vcpus": {"exits": -1}, "data": {"read_bytes": "9", "read_ops": 3}}"#;
     live.push(vmm(dir.path(), 20, http("200 OK", odd), false));
     let group = dir.path().join(&live[8].group);
     std::fs::create_dir_all(&group).unwrap();
@@ -103,6 +103,7 @@ async fn a_vmm_is_believed_in_known_words_only() {
         "zos_vmd_vm_network_bytes_total{vm=\"0\",direction=\"receive\"} 60.0",
         "zos_vmd_vm_network_frames_total{vm=\"0\",direction=\"receive\"} 1.0",
         "zos_vmd_vm_balloon_bytes{vm=\"0\"} 4096.0",
+        "zos_vmd_vm_reported_bytes_total{vm=\"0\"} 8192.0",
     ]);
     let (mut of_vms, mut expected) = (of_vms, expected);
     of_vms.sort_unstable();
