@@ -199,8 +199,9 @@ fn limits(vm: &Vm, file_size: u64) -> Limits {
         memory: Some(vm.charged().0),
         cpu_weight: Some((cpus * 100).clamp(1, 10_000)),
         cpu_quota: Some((cpus + 1) * 100),
-        // A thread for each CPU and each queue, its own few, and the kernel's for io_uring.
-        pids: Some(cpus + queues + 64),
+        // A thread for each CPU and each queue, its own few, and for each queue the five that the kernel
+        // may make for io_uring: without its first one a ring can't flush.
+        pids: Some(cpus + 6 * queues + 64),
         file_size: Some(file_size),
     }
 }
