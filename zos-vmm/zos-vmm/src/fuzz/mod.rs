@@ -10,6 +10,7 @@
 //! The module is there for tests and the feature `fuzzing` alone.
 
 mod agent;
+mod api;
 mod devices;
 mod loader;
 mod pci;
@@ -23,7 +24,9 @@ pub const TARGETS: &[Target] = &[
     ("agent", agent::host),
     ("balloon", devices::balloon),
     ("blk", devices::blk),
+    ("config", api::config),
     ("console", devices::console),
+    ("http", api::http),
     ("kernel", loader::kernel),
     ("net", devices::net),
     ("pci", pci::config),

@@ -1,6 +1,7 @@
 //! Each target over a fixed series of inputs: the same ones on each run.
 
 use super::TARGETS;
+use proptest::prelude::Rng as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use std::path::Path;
 
@@ -10,7 +11,6 @@ const LONGEST: usize = 2048;
 
 #[test]
 fn targets_stand_a_series_of_inputs() {
-    use proptest::prelude::Rng as _;
     for (name, target) in TARGETS {
         let mut rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
         for number in 0..INPUTS {
@@ -22,7 +22,7 @@ fn targets_stand_a_series_of_inputs() {
     }
 }
 
-/// Inputs that once broke something, or lead deep: `fuzz/corpus/<target>/`.
+/// Inputs that once broke something, or lead deep: `fuzz/corpus/<target>/`, as they are and changed a little.
 #[test]
 fn targets_stand_what_was_kept() {
     for (name, target) in TARGETS {
@@ -31,9 +31,28 @@ fn targets_stand_what_was_kept() {
         for file in files {
             let path = file.unwrap().path();
             eprintln!("{}", path.display());
-            target(&std::fs::read(&path).unwrap());
+            let kept = std::fs::read(&path).unwrap();
+            target(&kept);
+            let mut rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+            (0..INPUTS).for_each(|_| target(&changed(&kept, &mut rng)));
         }
     }
+}
+
+/// A few bytes changed, left out or put in.
+fn changed(kept: &[u8], rng: &mut TestRng) -> Vec<u8> {
+    let mut bytes = kept.to_vec();
+    for _ in 0..=rng.next_u32() % 4 {
+        let at = rng.next_u32() as usize % (bytes.len() + 1);
+        let [what, value, ..] = rng.next_u32().to_le_bytes();
+        match what % 4 {
+            0 => bytes.truncate(at),
+            1 if at < bytes.len() => drop(bytes.remove(at)),
+            2 if at < bytes.len() => bytes[at] = value,
+            _ => bytes.insert(at, value),
+        }
+    }
+    bytes
 }
 
 /// `make fuzz` knows every target, and no other.
