@@ -44,6 +44,14 @@ pub fn init() -> Result<&'static Path> {
     })
 }
 
+/// The hand inside a VM.
+pub fn agent() -> Result<&'static Path> {
+    static BUILT: Once = OnceLock::new();
+    once(&BUILT, || {
+        build("zos-agent", &["--release", "--target", STATIC], &[STATIC, "release", "zos-agent"])
+    })
+}
+
 /// The VMM, as the image has it.
 pub fn vmm() -> Result<&'static Path> {
     static BUILT: Once = OnceLock::new();

@@ -4,6 +4,7 @@
 //!  boot       every way to start a node leads to the same node
 //!  disks      the key's disk is kept, foreign disks are left alone, whatever comes when
 //!  vm         a twin's VM runs, is walled in, and outlives the daemons around it
+//!  agent      a VM's PID 1 answers its host, through the jail
 //!  hostile    a guest that is up to no good is stood, and not felt
 //!  api        who may ask for what
 //!  varlink    the local sockets, by systemd's client
@@ -19,6 +20,7 @@
 //! `make image` comes first. What a test leaves behind lies in `target/qemu-tests/<test>/`.
 #![forbid(unsafe_code)]
 
+mod agent;
 mod api;
 mod bad_input;
 mod boot;
