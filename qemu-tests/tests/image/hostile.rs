@@ -47,23 +47,21 @@ fn attack(probe: &mut Probe, seed: u32) -> Result<()> {
     let words = [
         "/bin/zos-vmm",
         "--json",
-        "--memory",
-        "128MiB",
-        "--kernel",
-        &format!("/{KERNEL}"),
-        "--cmdline",
-        &format!("seed={seed} steps=200"),
-        "--disk",
-        &format!("path=/{DISK}"),
-        "--net",
-        &format!("tap=hostile{seed},mac=52:54:00:00:00:01"),
+        "--memory=128MiB",
+        &format!("--kernel=/{KERNEL}"),
+        &format!("--cmdline=seed={seed} steps=200"),
+        &format!("--disk=path=/{DISK},num_queues=2"),
+        &format!("--net=tap=hostile{seed},mac=52:54:00:00:00:01"),
+        "--balloon=size=0,free_page_reporting=on",
+        "--console=null",
+        "--vsock=cid=3,socket=/run/hostile",
     ]
     .map(str::to_owned);
     let ended = probe.run(&words)?;
     let output = ended["output"].as_str().unwrap_or_default();
     println!("seed {seed}: {ended}");
     ensure!(ended["code"] == 0, "the VMM ended with {}: {output}", ended["code"]);
-    ensure!(output.contains("hostile: done, 3 devices"), "it did not get to its end: {output}");
+    ensure!(output.contains("hostile: done, 6 devices"), "it did not get to its end: {output}");
     ensure!(output.contains("\"ending\":\"poweroff\""), "the VMM reports no end: {output}");
     Ok(())
 }
