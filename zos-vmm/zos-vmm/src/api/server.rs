@@ -277,3 +277,6 @@ fn timespec(until: Option<Instant>) -> Option<Timespec> {
     // Rounded up, so that the moment has come when the wait is over.
     Timespec::try_from(pause + Duration::from_millis(1)).ok()
 }
+
+#[cfg(test)]
+mod tests;
