@@ -315,7 +315,7 @@ impl Jailed {
         let listener = UnixListener::bind(folder.path().join("api")).unwrap();
         let passed: [OwnedFd; 4] =
             [spec.into(), kvm.into(), File::open(&path).unwrap().into(), listener.into()];
-        let numbers = passed.each_ref().map(|fd| fd.as_raw_fd());
+        let numbers = passed.each_ref().map(AsRawFd::as_raw_fd);
         let mut command = Command::new(PROGRAM);
         command
             .env("LISTEN_FDS", "4")

@@ -229,3 +229,10 @@ impl Connection {
         self.write(now);
     }
 }
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // Closing alone says nothing while another process, forked meanwhile, holds a copy.
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
+    }
+}

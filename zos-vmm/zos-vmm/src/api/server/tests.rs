@@ -146,7 +146,7 @@ fn what_is_not_http_is_refused_and_others_are_served() {
         (b"PUT /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "501"),
         (b"PUT /a HTTP/1.1\r\nContent-Length: 5000000\r\n\r\n", "413"),
         (b"DELETE /api/v1/vm.delete HTTP/1.1\r\nConnection: close\r\n\r\n", "400"),
-        (&[b'a'; HEAD_BYTES + 1], "431"),
+        (&vec![b'a'; HEAD_BYTES + 1], "431"),
     ] {
         let answer = said(world.client(), text);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{status}: {answer}");
