@@ -97,6 +97,8 @@ impl Seccomp {
         if self == Seccomp::Off {
             return;
         }
+        // rustix looks for the kernel's clock at its first use, by a call that no thread has.
+        let _ = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         if let Err(error) = kind.filter().and_then(|filter| apply_filter(&filter)) {
             eprintln!("zos-vmm: seccomp filter of {kind:?}: {error}");
             std::process::exit(1);

@@ -8,6 +8,7 @@ mod receive;
 mod transmit;
 
 use super::*;
+use crate::jail::Kind;
 use crate::memory::GuestMemory;
 use crate::virtio::driver::{BUFFERS, Driver};
 use crate::virtio::net::tap::Record;
@@ -74,8 +75,9 @@ impl Cable {
         Self { net, wires, record }
     }
 
+    /// Its threads are in the filter that they have in a VM: a call beyond it ends the tests.
     fn driver(self) -> (Driver, Vec<OwnedFd>, Record) {
-        let driver = Driver::with_parts(self.net.profile(), self.net.into_parts());
+        let driver = Driver::in_filter(self.net.profile(), self.net.into_parts(), Some(Kind::Net));
         (driver, self.wires, self.record)
     }
 }

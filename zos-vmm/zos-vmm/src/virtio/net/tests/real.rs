@@ -77,7 +77,7 @@ fn bridge() {
 }
 
 fn driver(net: Net, features: u64) -> Driver {
-    let mut driver = Driver::with_parts(net.profile(), net.into_parts());
+    let mut driver = Driver::in_filter(net.profile(), net.into_parts(), Some(Kind::Net));
     driver.start(features);
     settle(&mut driver);
     driver
