@@ -241,7 +241,9 @@ impl Table {
         // Fewer connections than ports: a free one comes soon.
         let ports = loop {
             let ports = Ports { host: self.next_port, guest };
-            self.next_port = self.next_port.wrapping_add(1).max(FIRST_PORT);
+            // The last number means any port.
+            let last = self.next_port >= u32::MAX - 1;
+            self.next_port = if last { FIRST_PORT } else { self.next_port + 1 };
             if !self.known.contains_key(&ports) {
                 break ports;
             }
