@@ -120,6 +120,8 @@ pub enum Root {
         stage: CString,
         /// Mount points of the parent, outermost only.
         detach: Vec<CString>,
+        /// With `/proc`, of its own processes alone. Needs a pid namespace.
+        proc: bool,
     },
 }
 

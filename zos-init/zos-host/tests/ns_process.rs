@@ -145,11 +145,26 @@ fn a_jail_shows_nothing() {
         spawn.root = Root::Empty {
             stage: c_string("/tmp").unwrap(),
             detach: vec![c_string("/proc").unwrap()],
+            proc: false,
         };
     });
     assert_eq!(ended.failure, None, "{}", ended.output);
     assert!(ended.output.starts_with("1 1\n/*\n"), "{}", ended.output);
     assert_eq!(ended.output.lines().filter(|line| *line == "1").count(), 2, "{}", ended.output);
+
+    // With a /proc of its own: itself as process 1, its descriptors, and nothing of the kernel's.
+    let busybox = File::open([named.as_str(), "/bin/busybox"].into_iter().find(is_static).unwrap());
+    let script =
+        "echo /*; cd /proc; echo [0-9]* ; echo sys; echo sy*; echo self/fd/1; mkdir /y; echo $?";
+    let ended = run(Program::Descriptor(busybox.unwrap().into()), &["sh", "-c", script], |spawn| {
+        spawn.namespaces = vec![Namespace::Mount, Namespace::Pid];
+        spawn.user = 20_007;
+        let (stage, detach) = (c_string("/tmp").unwrap(), vec![c_string("/proc").unwrap()]);
+        spawn.root = Root::Empty { stage, detach, proc: true };
+    });
+    assert_eq!(ended.failure, None, "{}", ended.output);
+    assert!(ended.output.starts_with("/proc\n1\nsys\nsy*\nself/fd/1\n"), "{}", ended.output);
+    assert!(ended.output.ends_with("1\n"), "{}", ended.output);
 }
 
 #[test]
@@ -165,7 +180,8 @@ fn what_fails_before_exec_is_told() {
     assert_eq!((ended.exit, ended.failure), (Exit::Code(127), Some(Step::Folder)));
     let ended = run(path("/bin/true"), &["true"], |spawn| {
         spawn.namespaces = vec![Namespace::Mount];
-        spawn.root = Root::Empty { stage: c_string("/nothing").unwrap(), detach: Vec::new() };
+        let (stage, detach) = (c_string("/nothing").unwrap(), Vec::new());
+        spawn.root = Root::Empty { stage, detach, proc: false };
     });
     assert_eq!((ended.exit, ended.failure), (Exit::Code(127), Some(Step::Root)));
 }

@@ -167,8 +167,8 @@ fn prepare(p: &mut Prepared) -> std::result::Result<(), (Step, i32)> {
         };
         ok(Step::Limits, set)?;
     }
-    if let Root::Empty { stage, detach } = &p.root {
-        empty_root(stage, detach)?;
+    if let Root::Empty { stage, detach, proc } = &p.root {
+        empty_root(stage, detach, *proc)?;
     }
     if let Some(mounts) = &mut p.mounts {
         told(Step::Mounts, mounts.enter())?;
@@ -263,7 +263,11 @@ fn descriptors(p: &mut Prepared) -> std::result::Result<(), (Step, i32)> {
     Ok(())
 }
 
-fn empty_root(stage: &CString, detach: &[CString]) -> std::result::Result<(), (Step, i32)> {
+fn empty_root(
+    stage: &CString,
+    detach: &[CString],
+    proc: bool,
+) -> std::result::Result<(), (Step, i32)> {
     let none = ptr::null::<libc::c_char>();
     let fence = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
     // SAFETY: each pointer is a literal or a CString of the caller, or null where mount(2) allows it.
@@ -284,6 +288,13 @@ fn empty_root(stage: &CString, detach: &[CString]) -> std::result::Result<(), (S
         ok(Step::Root, libc::mount(c".".as_ptr(), root, none, libc::MS_MOVE, none.cast()))?;
         ok(Step::Root, libc::chroot(c".".as_ptr()))?;
         ok(Step::Root, libc::chdir(root))?;
+        if proc {
+            let (place, name) = (c"/proc".as_ptr(), c"proc".as_ptr());
+            // Processes, and nothing of the kernel's.
+            let options = c"subset=pid".as_ptr();
+            ok(Step::Root, libc::mkdir(place, 0o555))?;
+            ok(Step::Root, libc::mount(name, place, name, fence, options.cast()))?;
+        }
         let read_only = fence | libc::MS_REMOUNT | libc::MS_RDONLY;
         ok(Step::Root, libc::mount(none, root, none, read_only, none.cast()))?;
     }

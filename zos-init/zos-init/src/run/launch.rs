@@ -124,7 +124,8 @@ impl Node {
         descriptors
             .extend(given.iter().zip(FIRST_FD..).map(|((_, fd), number)| (fd.as_fd(), number)));
         let root = if template.empty_root {
-            Root::Empty { stage: c_string("/tmp")?, detach: outermost_mounts()? }
+            let (stage, detach) = (c_string("/tmp")?, outermost_mounts()?);
+            Root::Empty { stage, detach, proc: template.proc }
         } else {
             Root::Inherited
         };

@@ -75,6 +75,8 @@ pub(crate) struct Template {
     pub(crate) namespaces: Vec<Namespace>,
     /// `/` is empty.
     pub(crate) empty_root: bool,
+    /// But for a `/proc` of its own processes.
+    pub(crate) proc: bool,
     /// User and group id of slot 0.
     pub(crate) first_user: u32,
     /// How many slots there are.

@@ -19,9 +19,13 @@ pub(super) fn parse(file: &str, name: &str, text: &str) -> Result<Template, Vec<
             ),
         }
     }
-    let empty_root = form.word("root", &[("empty", true), ("inherited", false)]).unwrap_or(true);
+    let roots = [("empty", (true, false)), ("proc", (true, true)), ("inherited", (false, false))];
+    let (empty_root, proc) = form.word("root", &roots).unwrap_or((true, false));
+    if proc && !namespaces.contains(&Namespace::Pid) {
+        form.refuse(0, "`root` = \"proc\" needs the namespace pid".to_owned());
+    }
     if empty_root && !namespaces.contains(&Namespace::Mount) {
-        form.refuse(0, "`root` = \"empty\" needs the namespace mount".to_owned());
+        form.refuse(0, "`root` = \"empty\" or \"proc\" needs the namespace mount".to_owned());
     }
     let first_user = form.number("first-user").and_then(|n| u32::try_from(n).ok());
     let slots = form.number("slots").and_then(|n| u32::try_from(n).ok()).unwrap_or(10_000);
@@ -55,6 +59,7 @@ pub(super) fn parse(file: &str, name: &str, text: &str) -> Result<Template, Vec<
         open_arguments: usize::try_from(open_arguments).unwrap_or(usize::MAX),
         namespaces,
         empty_root,
+        proc,
         first_user,
         slots,
         limits,

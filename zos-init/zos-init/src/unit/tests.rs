@@ -254,7 +254,7 @@ fn templates() {
     let bad = |text: &str| template::parse("vm.toml", "vm", text).unwrap_err()[0].to_string();
     assert_eq!(
         bad(&text.replace("[\"mount\"]", "[]")),
-        "vm.toml: `root` = \"empty\" needs the namespace mount"
+        "vm.toml: `root` = \"empty\" or \"proc\" needs the namespace mount"
     );
     assert_eq!(bad(&text.replace("20000", "0")), "vm.toml: `first-user` must be 1000 or more");
     assert!(bad(&text.replace("files", "file")).starts_with("vm.toml:5: `limits.file`"));
@@ -342,7 +342,9 @@ fn the_units_of_the_image_are_good() {
         assert!(place(earlier) < place(later), "{names:?}");
     }
     let vm = &units.templates["vm"];
-    assert_eq!((vm.first_user, vm.slots, vm.empty_root), (20_000, 10_000, true));
+    assert_eq!((vm.first_user, vm.slots, vm.empty_root, vm.proc), (20_000, 10_000, true, false));
+    let share = &units.templates["virtiofsd"];
+    assert_eq!((share.first_user, share.slots, share.proc), (30_000, 10_000, true));
     use Namespace::{Cgroup, Ipc, Mount, Net, Pid, Uts};
     assert_eq!(vm.namespaces, [Mount, Pid, Net, Ipc, Uts, Cgroup]);
     let limit = |resource| vm.limits.iter().find(|(r, _)| *r == resource).map(|(_, limit)| *limit);
