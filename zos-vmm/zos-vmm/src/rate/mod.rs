@@ -7,6 +7,8 @@
 //!          └─▶ Allowed | At(moment): ask again then
 //! ```
 //!
+//! Among the threads of a device who was refused first is served first (see `line`).
+//!
 //! Time is passed in. Refill is exact: n tokens are there n / `per_second` after a bucket was empty,
 //! to the nanosecond, over any time; there is no timer that refills and no cool-down.
 //!
@@ -15,13 +17,16 @@
 //! request is blocked for ever.
 
 mod bucket;
+mod line;
 mod twin;
 
 pub use twin::{Twin, TwinError};
 
 use bucket::Bucket;
+use line::Line;
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use zos_vmm_spec::{Rate, rates::Flow};
 
@@ -64,12 +69,28 @@ pub enum Verdict {
     At(Moment),
 }
 
-/// What a device asks before it does a request. Cloning shares the buckets.
-#[derive(Clone, Debug, Default)]
+/// What a device asks before it does a request. A clone is another one who asks, of the same buckets:
+/// each thread has its own, so that who was refused first is served first.
+#[derive(Debug)]
 pub struct Limiter {
+    who: u64,
+    line: Arc<Line>,
     bytes: Vec<Arc<Bucket>>,
     operations: Vec<Arc<Bucket>>,
     shared: bool,
+}
+
+impl Clone for Limiter {
+    fn clone(&self) -> Self {
+        let (bytes, operations) = (self.bytes.clone(), self.operations.clone());
+        Self { line: self.line.clone(), shared: self.shared, ..Self::over(bytes, operations) }
+    }
+}
+
+impl Default for Limiter {
+    fn default() -> Self {
+        Self::new(None)
+    }
 }
 
 impl Limiter {
@@ -78,7 +99,13 @@ impl Limiter {
     pub fn new(rate: Option<Rate>) -> Self {
         let Rate { bytes, operations } = rate.unwrap_or_default();
         let own = |bucket: Option<_>| bucket.map(Bucket::own).map(Arc::new).into_iter().collect();
-        Self { bytes: own(bytes), operations: own(operations), shared: false }
+        Self::over(own(bytes), own(operations))
+    }
+
+    fn over(bytes: Vec<Arc<Bucket>>, operations: Vec<Arc<Bucket>>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let who = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self { who, line: Arc::default(), bytes, operations, shared: false }
     }
 
     /// A device's own rate, and what its twin shares of this flow.
@@ -101,8 +128,18 @@ impl Limiter {
         self.bytes.is_empty() && self.operations.is_empty()
     }
 
-    /// Takes from all buckets, or from none.
+    /// Takes from all buckets, or from none, when it is this one's turn.
     pub fn take(&self, now: Moment, bytes: u64, operations: u64) -> Verdict {
+        if self.is_unlimited() {
+            return Verdict::Allowed;
+        }
+        match self.line.draw(self.who, now.0, || self.draw(now, bytes, operations)) {
+            Ok(()) => Verdict::Allowed,
+            Err(at) => Verdict::At(Moment(at)),
+        }
+    }
+
+    fn draw(&self, now: Moment, bytes: u64, operations: u64) -> Result<(), u64> {
         let draws = || {
             let bytes = self.bytes.iter().map(move |bucket| (bucket, bytes));
             bytes.chain(self.operations.iter().map(move |bucket| (bucket, operations)))
@@ -114,9 +151,9 @@ impl Limiter {
             let latest = draws().filter_map(|(bucket, tokens)| bucket.when(now.0, tokens)).max();
             let at = latest.map_or(at, |latest| latest.max(at));
             let most = if self.shared { now.0.saturating_add(LOOK_AGAIN) } else { u64::MAX };
-            return Verdict::At(Moment(at.min(most)));
+            return Err(at.min(most));
         }
-        Verdict::Allowed
+        Ok(())
     }
 }
 

@@ -152,6 +152,24 @@ fn what_one_bucket_refuses_is_taken_from_none() {
 }
 
 #[test]
+fn a_large_request_of_one_queue_is_not_passed_by_small_ones_of_another() {
+    let rate = Rate { bytes: Some(spec(1000, 1000)), operations: None };
+    let large = Limiter::new(Some(rate));
+    let small = large.clone();
+    let mut now = 0;
+    assert_eq!(small.take(Moment(now), 1000, 1), Verdict::Allowed);
+    // The small one asks at each millisecond, which would be enough for it.
+    let Verdict::At(told) = large.take(Moment(now), 500, 1) else { panic!("nothing is there") };
+    assert_eq!(told, Moment(NANOS / 2));
+    while now < told.0 {
+        assert_ne!(small.take(Moment(now), 1, 1), Verdict::Allowed);
+        now += NANOS / 1000;
+    }
+    assert_eq!(large.take(told, 500, 1), Verdict::Allowed);
+    assert_eq!(small.take(Moment(told.0 + NANOS / 1000), 1, 1), Verdict::Allowed);
+}
+
+#[test]
 fn two_processes_share_a_file() {
     let file = disk_file(spec(10, 10));
     let open = || Twin::open(file.try_clone().unwrap()).unwrap().limiter(Flow::Disk);

@@ -50,10 +50,7 @@ impl Twin {
             let share = |bucket| Arc::new(Bucket::shared(bucket, self.mapping.clone(), at));
             bucket.map(share).into_iter().collect()
         };
-        Limiter {
-            bytes: shared(rate.bytes, bytes),
-            operations: shared(rate.operations, operations),
-            shared: true,
-        }
+        let (bytes, operations) = (shared(rate.bytes, bytes), shared(rate.operations, operations));
+        Limiter { shared: true, ..Limiter::over(bytes, operations) }
     }
 }
