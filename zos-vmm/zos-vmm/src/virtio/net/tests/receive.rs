@@ -1,6 +1,7 @@
 //! From the wire into many, few and short buffers.
 
 use super::*;
+use crate::virtio::SHARE;
 use crate::virtio::driver::{BUFFERS, GuestQueue, MEMORY, interrupt, memory};
 use crate::virtio::net::receive::Receiver;
 use crate::virtio::net::transmit::Cost;
@@ -132,6 +133,25 @@ fn many_frames_come_back_at_once() {
         let at = BUFFERS + u64::from(index) * 0x1000;
         assert_eq!(bytes(&setup.memory, at + 12, 52), [index; 52]);
     }
+}
+
+/// A frame and a buffer come for each that is delivered: the thread has to look up all the same.
+#[test]
+fn a_flood_gets_a_share() {
+    let mut setup = Setup::new(0);
+    setup.guest.offer(&[(BUFFERS, 2000, true)]);
+    put_on(&setup.wire, &[4; 64]);
+    let Setup { memory, guest, receiver, shared, tap, wire } = &mut setup;
+    let mut frames = 1;
+    let endless = |_| {
+        guest.offer(&[(BUFFERS, 2000, true)]);
+        put_on(wire, &[4; 64]);
+        frames += 1;
+        true
+    };
+    receiver.turn(memory, &interrupt(), shared, &*tap, endless).unwrap();
+    assert!(frames <= 1 + SHARE);
+    assert_eq!(count(shared, "rx_frames") + 1, frames as u64);
 }
 
 #[test]

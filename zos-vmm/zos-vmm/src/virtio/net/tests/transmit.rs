@@ -1,6 +1,7 @@
 //! From the guest to the wire: what leaves is what was checked.
 
 use super::*;
+use crate::virtio::SHARE;
 use crate::virtio::driver::{BUFFERS, GuestQueue, interrupt, memory};
 use crate::virtio::net::features::offered;
 use crate::virtio::net::transmit::{Cost, Transmitter};
@@ -205,6 +206,23 @@ fn the_rest_of_a_frame_is_never_sent_as_another() {
     setup.turn();
     assert!(rustix::io::read(&wire, &mut room).is_err());
     assert_eq!(setup.counts(), [0, 1, 0]);
+}
+
+/// The guest offers a frame for each that is sent: the thread has to look up all the same.
+#[test]
+fn a_guest_that_never_stops_gets_a_share() {
+    let mut setup = Setup::new(None);
+    setup.place(0, &ipv4_from(OWN, 88));
+    let Setup { memory, guest, transmitter, shared, tap, .. } = &mut setup;
+    guest.offer(&[(BUFFERS, 100, false)]);
+    let mut offered = 1;
+    let endless = |_| {
+        guest.offer(&[(BUFFERS, 100, false)]);
+        offered += 1;
+        true
+    };
+    let share = transmitter.turn(memory, &interrupt(), shared, tap.as_fd(), endless).unwrap();
+    assert_eq!((share, offered), (Share::More, 1 + SHARE));
 }
 
 #[test]
