@@ -20,6 +20,7 @@
 mod config;
 mod connection;
 pub mod http;
+mod known;
 mod message;
 #[cfg(test)]
 mod openapi;
