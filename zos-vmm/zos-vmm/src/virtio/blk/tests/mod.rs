@@ -209,6 +209,32 @@ fn a_descriptor_that_can_only_read_is_a_readonly_disk() {
 }
 
 #[test]
+fn where_io_uring_is_forbidden_the_disk_goes_without() {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+    let forbid = || {
+        let rules = [(libc::SYS_io_uring_setup, Vec::new())].into_iter().collect();
+        let no = SeccompAction::Errno(u32::try_from(libc::EPERM).unwrap());
+        let arch = std::env::consts::ARCH.try_into().unwrap();
+        let filter = SeccompFilter::new(rules, SeccompAction::Allow, no, arch).unwrap();
+        apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            forbid();
+            let blk = Blk::new(file(), &options(IoEngine::Auto)).unwrap();
+            assert_eq!(blk.kind(), Kind::Blk);
+            assert_eq!(blk.fallback().unwrap().raw_os_error(), Some(libc::EPERM));
+            assert_eq!(blk.profile().counters.read()["io_uring"], 0);
+            let mut driver = Driver::with_parts(blk.profile(), blk.into_parts());
+            driver.start(F_FLUSH);
+            assert_eq!(request(&mut driver, 0, 0, (DATA, 512, true)), (0, 513));
+            let refused = Blk::new(file(), &options(IoEngine::Uring));
+            assert!(matches!(refused, Err(BlkError::Uring(_))));
+        });
+    });
+}
+
+#[test]
 fn every_queue_reaches_the_disk() {
     for engine in engines() {
         let file = file();
