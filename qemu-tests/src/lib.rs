@@ -24,6 +24,7 @@ pub mod arguments;
 pub mod disk;
 pub mod image;
 pub mod machine;
+pub mod nested;
 pub mod nic;
 pub mod node;
 pub mod peers;

@@ -76,6 +76,11 @@ impl Probe {
         self.command(&format!("write {path} {text}")).map(drop)
     }
 
+    /// Makes a folder of the node, with those above it.
+    pub fn make_dir(&mut self, path: &str) -> Result<()> {
+        self.command(&format!("mkdir {path}")).map(drop)
+    }
+
     /// Gives a command whose answer may never come, since the node is gone by then. The line is of no use afterwards:
     /// [`crate::Machine::wait_reboot`] leads to the next one.
     pub fn tell(&mut self, command: &str) -> Result<()> {
@@ -177,6 +182,62 @@ impl Probe {
     pub fn spawn(&mut self, words: &[&str]) -> Result<u64> {
         let pid = self.command(&format!("spawn {}", Value::from(words)))?;
         pid.as_u64().context("the probe tells no number")
+    }
+
+    /// The device of a virtio disk, by its serial number.
+    pub fn disk(&mut self, serial: &str) -> Result<String> {
+        for name in self.list("/sys/block")?.into_iter().filter(|name| name.starts_with("vd")) {
+            if self.read(&format!("/sys/block/{name}/serial"))?.trim() == serial {
+                return Ok(format!("/dev/{name}"));
+            }
+        }
+        bail!("the node has no disk {serial}")
+    }
+
+    /// Starts a program of the node under a name; what it says is kept.
+    pub fn start(&mut self, name: &str, words: &[String]) -> Result<u64> {
+        let pid = self.command(&format!("start {name} {}", Value::from(words)))?;
+        pid.as_u64().context("the probe tells no number")
+    }
+
+    /// Waits until it has said a text, and gives the line. Its end comes first? Then that is the error.
+    pub fn until(&mut self, name: &str, text: &str, patience: Duration) -> Result<String> {
+        let end = Instant::now() + patience;
+        loop {
+            let ended = self.command(&format!("ended {name} 0"))? != false;
+            let said =
+                self.command(&format!("until {name} {} {text}", if ended { 0 } else { 2000 }))?;
+            match said.as_str() {
+                Some(line) => return Ok(line.to_owned()),
+                None if ended => {
+                    bail!("{name} ended without a word of {text}:\n{}", self.tail(name, 8192)?)
+                }
+                None if Instant::now() > end => {
+                    let secs = patience.as_secs();
+                    bail!("{name} didn't say {text} in {secs} s:\n{}", self.tail(name, 8192)?)
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Waits for its end; gives its exit code, none after a signal.
+    pub fn ended(&mut self, name: &str, patience: Duration) -> Result<Option<i64>> {
+        let end = Instant::now() + patience;
+        loop {
+            let ended = self.command(&format!("ended {name} 2000"))?;
+            if ended != false {
+                return Ok(ended["code"].as_i64());
+            }
+            if Instant::now() > end {
+                bail!("{name} still runs:\n{}", self.tail(name, 8192)?);
+            }
+        }
+    }
+
+    /// The end of what it said.
+    pub fn tail(&mut self, name: &str, bytes: usize) -> Result<String> {
+        self.text(&format!("tail {name} {bytes}"))
     }
 
     fn text(&mut self, command: &str) -> Result<String> {

@@ -6,6 +6,7 @@
 //!  vm         a twin's VM runs, is walled in, and outlives the daemons around it
 //!  agent      a VM's PID 1 answers its host, through the jail
 //!  hostile    a guest that is up to no good is stood, and not felt
+//!  debian     a stock Debian as a guest: what it does anywhere, it does here
 //!  api        who may ask for what
 //!  varlink    the local sockets, by systemd's client
 //!  log        floods cost their rings
@@ -25,6 +26,7 @@ mod api;
 mod bad_input;
 mod boot;
 mod chaos;
+mod debian;
 mod disks;
 mod evidence;
 mod hostile;

@@ -8,18 +8,21 @@
 //!  udp start IP:PORT MILLIS   udp stop               spawn ["PROGRAM", ..]
 //!  varlink SOCKET METHOD JSON                        watch SOCKET METHOD COUNT MILLIS JSON
 //!  follow SOCKET METHOD JSON  ─▶ {"told": ..} for each reply, until the end
+//!  start NAME ["PROGRAM", ..]   ended NAME MILLIS   until NAME MILLIS TEXT   tail NAME BYTES
 //!  relive NAME                (of the bench: kill its service, wait for the next start)
 //!  ─▶ {"command": "...", "ok": ...}  or  {"command": "...", "error": "..."}
 //! ```
 //!
-//! The same program plays bad services (`act`). It is root and has no lock on it: tests add it to an image; the image that we ship has none.
+//! The same program plays bad services (`act`), and is the init of the bench's guests (`guest`). It is root and has no lock on it: tests add it to an image; the image that we ship has none.
 #![forbid(unsafe_code)]
 
 mod act;
 mod bench;
 mod calls;
 mod datagrams;
+mod guest;
 mod process;
+mod programs;
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -30,7 +33,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use datagrams::Datagrams;
-use rustix::system::{RebootCommand, reboot};
+use programs::Programs;
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use serde_json::{Value, json};
 
@@ -46,13 +49,12 @@ fn main() -> Result<ExitCode> {
         [_, "stamp", name] => match bench::stamp(name)? {},
         [_, "go"] => return bench::go().map(|()| ExitCode::SUCCESS),
         [_, "act", ref part @ ..] => return act::act(part).map(ExitCode::from),
+        [_, "serve"] => return guest::net::serve().map(|()| ExitCode::SUCCESS),
         [_, "shout", mib] => match bench::shout(mib)? {},
         _ => {}
     }
     if std::process::id() == 1 {
-        // The init of the bench's guests: they end where others begin.
-        tell_the_vmm();
-        reboot(RebootCommand::Restart).context("ask for a reboot")?;
+        match guest::init()? {}
     }
     let mut port = File::options()
         .read(true)
@@ -65,10 +67,11 @@ fn main() -> Result<ExitCode> {
     // Where parts wait for their word.
     std::fs::create_dir_all("/run/act").context("make /run/act")?;
     let mut datagrams = Datagrams::default();
+    let mut programs = Programs::default();
     for line in BufReader::new(port.try_clone().context("share the port")?).lines() {
         let Ok(line) = line else { continue };
         let command = line.trim();
-        let mut answer = match obey(command, &port, &mut datagrams) {
+        let mut answer = match obey(command, &port, &mut datagrams, &mut programs) {
             Ok(value) => json!({"ok": value}),
             Err(error) => json!({"error": format!("{error:#}")}),
         };
@@ -78,7 +81,12 @@ fn main() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn obey(command: &str, port: &File, datagrams: &mut Datagrams) -> Result<Value> {
+fn obey(
+    command: &str,
+    port: &File,
+    datagrams: &mut Datagrams,
+    programs: &mut Programs,
+) -> Result<Value> {
     let (verb, rest) = command.split_once(' ').unwrap_or((command, ""));
     match verb {
         "hello" => Ok("hello".into()),
@@ -122,6 +130,10 @@ fn obey(command: &str, port: &File, datagrams: &mut Datagrams) -> Result<Value> 
         "watch" => calls::watch(rest),
         "follow" => calls::follow(rest, port.try_clone().context("share the port")?),
         "spawn" => process::spawn(rest),
+        "start" => programs.start(rest),
+        "ended" => programs.ended(rest),
+        "until" => programs::until(rest),
+        "tail" => programs::tail(rest),
         "as" => process::run_as(rest),
         "zombies" => process::zombies(),
         "pss" => process::all(),
@@ -144,22 +156,5 @@ fn get(to: SocketAddr, path: &str) -> Result<String> {
     match head.split(' ').nth(1) {
         Some("200") => Ok(body.to_owned()),
         other => bail!("status {}: {body}", other.unwrap_or("none")),
-    }
-}
-
-/// Writes the mark of a running init, 0x60 to I/O port 0x80, where the guest has `/dev/port`. A VMM that
-/// knows the mark notes the time.
-fn tell_the_vmm() {
-    use std::os::unix::fs::FileExt as _;
-    let mounted = rustix::mount::mount(
-        "dev",
-        "/dev",
-        "devtmpfs",
-        rustix::mount::MountFlags::empty(),
-        None::<&std::ffi::CStr>,
-    );
-    let port = File::options().write(true).open("/dev/port");
-    if let (Ok(()) | Err(rustix::io::Errno::BUSY), Ok(port)) = (mounted, port) {
-        port.write_all_at(&[0x60], 0x80).ok();
     }
 }

@@ -35,6 +35,15 @@ impl Figures {
         self.0.last_mut().expect("one was just added")
     }
 
+    /// Adds zos-vmm's beside QEMU's two machines: a row for each; a goal may follow.
+    pub(crate) fn beside(&mut self, name: &str, unit: &'static str, all: [f64; 3]) -> &mut Figure {
+        let [own, microvm, q35] = all;
+        self.add(name, own, unit).peer = Some(("QEMU q35", q35));
+        let figure = self.add(name, own, unit);
+        figure.peer = Some(("QEMU microvm", microvm));
+        figure
+    }
+
     /// A figure of before.
     pub(crate) fn find(&mut self, name: &str) -> Option<&mut Figure> {
         self.0.iter_mut().find(|figure| figure.name == name)

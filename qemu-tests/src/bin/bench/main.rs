@@ -3,7 +3,7 @@
 //! ```text
 //!  node     our image, direct kernel ─▶ phases, idle memory, each process's share, a VM's overhead
 //!  inits    PID 1, s6 and runit, each with the same services
-//!  vms      in that node, turn by turn: zos-vmm | QEMU microvm, same kernel, same initramfs
+//!  vms      in a node, turn by turn: zos-vmm | QEMU microvm | QEMU q35: boots, disk, network; isolation of neighbours
 //!  debian   Debian's cloud kernel and stock systemd root, booted the same way
 //!  image    sizes
 //! ```
