@@ -1,6 +1,6 @@
 # What the guest does, as root, when systemd has reached its multi-user target. Each step says `TEST ok NAME ...` or
 # `TEST failed NAME ...`; `TEST end` is the last word. The disk that this is read from ends in spaces.
-say() { echo "TEST $*"; }
+say() { printf '\nTEST %s\n' "$*" > /dev/ttyS0; } # opened for each line: a login prompt hangs up whoever had it open before
 step() { # NAME, command...
     name=$1
     shift
@@ -8,7 +8,7 @@ step() { # NAME, command...
         say ok "$name" "$(echo "$output" | tail -n 1)"
     else
         say failed "$name"
-        echo "$output" | tail -n 30
+        echo "$output" | tail -n 30 > /dev/ttyS0
     fi
 }
 
@@ -26,7 +26,13 @@ root() {
     [ "$sum" = "$(sha256sum < /var/tmp/some)" ]
 }
 network() {
-    ip -4 -o address show scope global | grep -q 10.77.0.2/24 || return
+    /usr/lib/systemd/systemd-networkd-wait-online --timeout=120
+    if ! ip -4 -o address show scope global | grep 10.77.0.2/24; then
+        ip address
+        networkctl --no-pager status --all
+        journalctl -q --no-pager -u systemd-networkd -n 20
+        return 1
+    fi
     ping -q -c 5 -i 0.2 10.77.0.1
 }
 sent() { iperf3 -c 10.77.0.1 -t 2 -f m | grep receiver; }

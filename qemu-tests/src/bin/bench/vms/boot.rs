@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use qemu_tests::machine::SOON;
 use serde_json::Value;
 
+use super::pack::{KERNEL, UNPACKED};
 use super::{Bench, Vm, Way};
 use crate::figures::{Figures, float, median, mib};
 use crate::node::meminfo;
@@ -18,7 +19,9 @@ const CROWD: usize = 4;
 const SMALL: u32 = 128;
 
 pub(crate) fn measure(bench: &mut Bench, runs: usize, figures: &mut Figures) -> Result<()> {
-    let vm = Vm { memory: 192, orders: String::new(), disk: None, tap: None };
+    let vm = Vm { kernel: KERNEL, memory: 192, orders: String::new(), disk: None, tap: None };
+    let plain = Vm { kernel: UNPACKED, ..vm.clone() };
+    let mut unpacked = Vec::new();
     let (mut times, mut report) = (Way::ALL.map(|_| Vec::new()), Value::Null);
     for _ in 0..runs {
         for (way, times) in Way::ALL.into_iter().zip(&mut times) {
@@ -28,10 +31,13 @@ pub(crate) fn measure(bench: &mut Bench, runs: usize, figures: &mut Figures) -> 
                 report = told(&output)?;
             }
         }
+        unpacked.push(run(bench, Way::Ours, &plain)?.0);
     }
     let [own, microvm, q35] = times.map(median);
     figures.beside("VM: start to guest's end", "ms", [own, microvm, q35]);
     figures.add("VM: the same, of microvm's", own / microvm, "x").goal = Some(0.5);
+    figures.add("VM: the same, kernel not compressed", median(unpacked), "ms").peer =
+        Some(("compressed", own));
     for (field, name, goal) in [
         ("first_run_us", "VM: start to first instruction", None),
         ("guest_init_us", "VM: start to guest's init", Some(125.0)),
@@ -99,7 +105,7 @@ fn crowd(bench: &mut Bench, way: Way, vm: &Vm) -> Result<f64> {
 /// MiB that a VM's process holds beside the guest's memory, which is a shared file. With a disk and a network.
 fn memory(bench: &mut Bench, way: Way) -> Result<f64> {
     let disk = Some(bench.disks[0].clone());
-    let vm = Vm { memory: SMALL, orders: "role=idle".into(), disk, tap: Some(0) };
+    let vm = Vm { kernel: KERNEL, memory: SMALL, orders: "role=idle".into(), disk, tap: Some(0) };
     let pid = bench.launch("idle", way, &vm)?;
     bench.told("idle", "\"idle\"")?;
     let status = bench.machine.probe()?.read(&format!("/proc/{pid}/status"))?;

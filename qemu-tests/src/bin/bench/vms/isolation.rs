@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use qemu_tests::machine::SOON;
 use serde_json::Value;
 
+use super::pack::KERNEL;
 use super::{Bench, Vm, Way, parse};
 use crate::figures::{Figures, median};
 
@@ -24,6 +25,7 @@ const ROUNDS: usize = 3;
 
 pub(crate) fn measure(bench: &mut Bench, figures: &mut Figures) -> Result<()> {
     let vm = |number: usize, orders: &str, bench: &Bench| Vm {
+        kernel: KERNEL,
         memory: 128,
         orders: format!("{orders} address=10.77.0.{}/24 to=10.77.0.1 seconds=2", number + 2),
         disk: Some(bench.disks[number].clone()),

@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result};
 use qemu_tests::nested::NODE;
 use serde_json::Value;
 
+use super::pack::KERNEL;
 use super::{Bench, Vm, Way};
 use crate::figures::Figures;
 
@@ -35,7 +36,11 @@ pub(crate) fn measure(bench: &mut Bench, figures: &mut Figures) -> Result<()> {
     for way in Way::ALL {
         let disk = Some(bench.disks[1].clone());
         let orders = "role=serve address=10.77.0.3/24".into();
-        let pid = bench.launch("other", way, &Vm { memory: 128, orders, disk, tap: Some(1) })?;
+        let pid = bench.launch(
+            "other",
+            way,
+            &Vm { kernel: KERNEL, memory: 128, orders, disk, tap: Some(1) },
+        )?;
         bench.told("other", "\"serving\"")?;
         results.push(one(bench, way, "10.77.0.3").with_context(|| way.name())?);
         bench.end("other", pid)?;
@@ -47,7 +52,11 @@ pub(crate) fn measure(bench: &mut Bench, figures: &mut Figures) -> Result<()> {
 fn one(bench: &mut Bench, way: Way, to: &str) -> Result<Value> {
     let disk = Some(bench.disks[0].clone());
     let orders = format!("role=speed address=10.77.0.2/24 to={to} seconds=2");
-    let pid = bench.launch("speed", way, &Vm { memory: 128, orders, disk, tap: Some(0) })?;
+    let pid = bench.launch(
+        "speed",
+        way,
+        &Vm { kernel: KERNEL, memory: 128, orders, disk, tap: Some(0) },
+    )?;
     let told = bench.told("speed", "{")?;
     bench.end("speed", pid)?;
     Ok(told)

@@ -2,7 +2,7 @@
 
 use qemu_tests::nested::{ZOS_VMM, words};
 
-use super::pack::{INITRAMFS, KERNEL, Qemu};
+use super::pack::{INITRAMFS, Qemu};
 
 /// Who runs the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub(crate) enum Way {
 /// A guest.
 #[derive(Clone, Debug)]
 pub(crate) struct Vm {
+    /// Its kernel in the node.
+    pub kernel: &'static str,
     /// In MiB.
     pub memory: u32,
     /// What its init is told.
@@ -45,11 +47,11 @@ impl Way {
     /// The words that start a guest.
     pub(crate) fn command(self, qemu: &Qemu, vm: &Vm) -> Vec<String> {
         let line = line(&vm.orders);
-        let Vm { memory, disk, tap, .. } = vm;
+        let Vm { kernel, memory, disk, tap, .. } = vm;
         let mac = tap.map(|tap| format!("52:54:00:77:00:{:02x}", tap + 2)).unwrap_or_default();
         if self == Self::Ours {
             let mut command = words(&format!(
-                "{ZOS_VMM} --memory {memory}MiB --cpus 1 --json --kernel {KERNEL} --initramfs {INITRAMFS}"
+                "{ZOS_VMM} --memory {memory}MiB --cpus 1 --json --kernel {kernel} --initramfs {INITRAMFS}"
             ));
             command.extend(["--cmdline".into(), line]);
             command.extend(disk.iter().flat_map(|path| words(&format!("--disk path={path}"))));
@@ -66,7 +68,7 @@ impl Way {
         command.extend(words(&format!(
             "-nodefaults -no-user-config -no-reboot -display none -accel kvm -cpu host -L /bench -smp 1 -m {memory} \
              -object memory-backend-memfd,id=memory,size={memory}M,share=on -machine {machine},memory-backend=memory \
-             -chardev file,id=console,path=/dev/stdout -serial chardev:console -kernel {KERNEL} -initrd {INITRAMFS}"
+             -chardev file,id=console,path=/dev/stdout -serial chardev:console -kernel {kernel} -initrd {INITRAMFS}"
         )));
         command.extend(["-append".into(), line]);
         if let Some(path) = disk {
@@ -97,6 +99,7 @@ mod tests {
     fn each_way_names_the_same_disk_and_tap() {
         let qemu = Qemu { words: vec!["qemu".into()], bytes: 1 };
         let vm = Vm {
+            kernel: "/k",
             memory: 128,
             orders: "role=speed seconds=2".into(),
             disk: Some("/dev/vdb".into()),
