@@ -33,7 +33,7 @@ const PARTS: [&str; 5] = ["image", "node", "vms", "inits", "debian"];
 #[derive(Debug, Parser)]
 #[command(
     name = "bench",
-    after_help = "Examples:\n  bench               everything, about 10 minutes under emulation\n  bench --runs 9      steadier medians of VM starts\n  bench --only inits  PID 1 beside s6 and runit alone\n  bench --no-debian   without the peer that has to be downloaded"
+    after_help = "Examples:\n  bench               everything, about 20 minutes under emulation\n  bench --runs 9      steadier medians of VM starts\n  bench --only inits  PID 1 beside s6 and runit alone\n  bench --no-debian   without the peer that has to be downloaded"
 )]
 struct Arguments {
     /// How often each VMM starts a VM.
@@ -61,32 +61,39 @@ fn run(arguments: &Arguments) -> Result<()> {
     let dir = image::project().join("target/bench");
     let mut scene = Scene::new(&dir.join("machines"))?;
     let mut figures = Figures::default();
-    let wanted = |part: &str| arguments.only.is_empty() || arguments.only.iter().any(|p| p == part);
     if let Some(unknown) = arguments.only.iter().find(|part| !PARTS.contains(&part.as_str())) {
         bail!("there is no part {unknown}; known are {}", PARTS.join(", "));
     }
-    if wanted("image") {
-        figures::image(&mut figures)?;
-    }
-    if wanted("node") {
-        eprintln!("bench: a node boots");
-        node::measure(&mut scene, &mut figures).context("measure a node")?;
-    }
-    if wanted("vms") {
-        eprintln!("bench: {} VMs in a node, by each VMM", arguments.runs);
-        vms::measure(&mut scene, arguments.runs, &mut figures).context("measure VMs")?;
-    }
-    if wanted("inits") {
-        inits::measure(&mut scene, &mut figures).context("measure PID 1 and its peers")?;
-    }
-    if wanted("debian") && !arguments.no_debian {
-        eprintln!("bench: Debian boots");
-        debian::measure(&mut scene, &mut figures).context("measure Debian")?;
-    }
+    let outcome = parts(arguments, &mut scene, &mut figures);
+    // What was measured before a part failed isn't lost.
     let path = dir.join("bench.json");
     std::fs::write(&path, serde_json::to_vec_pretty(&figures)?)
         .with_context(|| format!("write {}", path.display()))?;
     print!("{}", figures.table());
     println!("\n{}", path.display());
+    outcome
+}
+
+/// All that is wanted, one after another.
+fn parts(arguments: &Arguments, scene: &mut Scene, figures: &mut Figures) -> Result<()> {
+    let wanted = |part: &str| arguments.only.is_empty() || arguments.only.iter().any(|p| p == part);
+    if wanted("image") {
+        figures::image(figures)?;
+    }
+    if wanted("node") {
+        eprintln!("bench: a node boots");
+        node::measure(scene, figures).context("measure a node")?;
+    }
+    if wanted("vms") {
+        eprintln!("bench: {} VMs in a node, by each VMM", arguments.runs);
+        vms::measure(scene, arguments.runs, figures).context("measure VMs")?;
+    }
+    if wanted("inits") {
+        inits::measure(scene, figures).context("measure PID 1 and its peers")?;
+    }
+    if wanted("debian") && !arguments.no_debian {
+        eprintln!("bench: Debian boots");
+        debian::measure(scene, figures).context("measure Debian")?;
+    }
     Ok(())
 }

@@ -28,7 +28,7 @@ const SCRIPT: &str = include_str!("script.sh");
 /// A stock system under emulation under emulation, on busy cores.
 const SLOW: Duration = Duration::from_secs(600);
 /// The steps that the script takes.
-const STEPS: [&str; 13] = [
+const STEPS: [&str; 14] = [
     "multi-user",
     "root",
     "network",
@@ -40,6 +40,7 @@ const STEPS: [&str; 13] = [
     "interrupts",
     "entropy",
     "stress-ng",
+    "fstrim",
     "unmount",
     "log",
 ];

@@ -68,7 +68,7 @@ impl Way {
         command.extend(words(&format!(
             "-nodefaults -no-user-config -no-reboot -display none -accel kvm -cpu host -L /bench -smp 1 -m {memory} \
              -object memory-backend-memfd,id=memory,size={memory}M,share=on -machine {machine},memory-backend=memory \
-             -chardev file,id=console,path=/dev/stdout -serial chardev:console -kernel {kernel} -initrd {INITRAMFS}"
+             -chardev file,id=console,path=/proc/self/fd/1 -serial chardev:console -kernel {kernel} -initrd {INITRAMFS}"
         )));
         command.extend(["-append".into(), line]);
         if let Some(path) = disk {
@@ -77,8 +77,10 @@ impl Way {
             )));
         }
         if let Some(tap) = tap {
+            // Its card would bring a boot ROM, which nobody boots from.
+            let rom = if self == Self::Q35 { ",romfile=" } else { "" };
             command.extend(words(&format!(
-                "-netdev tap,id=net,ifname=tap{tap},script=no,downscript=no -device virtio-net-{bus},netdev=net,mac={mac}"
+                "-netdev tap,id=net,ifname=tap{tap},script=no,downscript=no -device virtio-net-{bus},netdev=net,mac={mac}{rom}"
             )));
         }
         command
