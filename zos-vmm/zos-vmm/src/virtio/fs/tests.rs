@@ -189,6 +189,40 @@ fn a_back_end_that_ends_takes_only_its_device_along() {
     driver.reset();
 }
 
+/// Against the real one, where the environment names it: a program of another workspace member.
+#[test]
+fn zos_virtiofsd_answers_the_guest() {
+    let Some(program) = std::env::var_os("ZOS_TEST_VIRTIOFSD") else {
+        eprintln!("skipped: ZOS_TEST_VIRTIOFSD doesn't name a zos-virtiofsd");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let mut command = std::process::Command::new(program);
+    let server = command.arg("--socket-path").arg(&path).arg("--shared-dir").arg(dir.path());
+    let mut server = server.spawn().unwrap();
+    let socket = (0..500).find_map(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        UnixStream::connect(&path).ok()
+    });
+    let mut driver = driver(socket.unwrap(), 1);
+    for round in 1..4u64 {
+        driver.start(0);
+        // FUSE_INIT, version 7.38.
+        let words = [104, 26, 1, 0, 0, 0, 0, 0, 0, 0, 7, 38].map(u32::to_le_bytes).concat();
+        driver.memory.write_slice(&words, GuestAddress(BUFFERS)).unwrap();
+        let answer = BUFFERS + 0x1000;
+        let written = driver.request_on(1, &[(BUFFERS, 104, false), (answer, 80, true)]);
+        let told: [u32; 5] = std::array::from_fn(|index| {
+            driver.memory.read_obj(GuestAddress(answer + index as u64 * 4)).unwrap()
+        });
+        assert_eq!((written, told), (80, [80, 0, 1, 0, 7]), "round {round}");
+        driver.reset();
+    }
+    drop(driver);
+    assert!(server.wait().unwrap().success());
+}
+
 /// What a scripted back-end does at a request.
 #[derive(Clone, Debug)]
 enum Deed {
