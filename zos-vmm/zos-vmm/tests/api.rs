@@ -9,6 +9,8 @@
 //! Where KVM runs no guest, what needs one is skipped, and says so.
 #![cfg(target_arch = "x86_64")]
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -73,8 +75,10 @@ impl Vmm {
             .stderr(File::create(folder.path().join("log")).unwrap())
             .spawn()
             .unwrap();
-        let vmm = Self { child, folder };
-        while UnixStream::connect(vmm.socket()).is_err() {
+        let mut vmm = Self { child, folder };
+        // One that has ended serves nobody, and its test finds out.
+        while UnixStream::connect(vmm.socket()).is_err() && vmm.child.try_wait().unwrap().is_none()
+        {
             std::thread::yield_now();
         }
         vmm
@@ -261,6 +265,46 @@ fn a_guest_that_powers_off_ends_the_process() {
     let (status, log) = vmm.end();
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(log.contains("poweroff after"), "{log}");
+}
+
+/// SIGTERM presses the button, and ends a VMM that has no VM; a second Ctrl-C ends everything.
+#[test]
+fn signals() {
+    let tell = |vmm: &Vmm, signal| {
+        let process = Pid::from_raw(vmm.child.id().try_into().unwrap());
+        kill(process, signal).unwrap();
+    };
+    let vmm = Vmm::start(&[]);
+    tell(&vmm, Signal::SIGTERM);
+    assert_eq!(vmm.end().0.code(), Some(0));
+
+    // One that was named beside the socket is booted at once.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("kernel");
+    kernel(&path, SPINS);
+    if File::options().write(true).open("/dev/kvm").is_err() {
+        return eprintln!("skipped: no /dev/kvm on this machine");
+    }
+    let path = path.display().to_string();
+    let vmm = Vmm::start(&["--kernel", &path, "--memory", "64M", "--cpus", "boot=2"]);
+    let (status, info) = match UnixStream::connect(vmm.socket()) {
+        Ok(socket) => ask(socket, "GET", "vm.info", ""),
+        Err(_) => return eprintln!("skipped: no guest runs on this machine: {}", vmm.end().1),
+    };
+    assert!(status == 200 && info.contains(r#""state":"Running""#), "{info}");
+    assert_eq!(vmm.put("vm.pause"), 204);
+    tell(&vmm, Signal::SIGTERM);
+    // The button is pressed on a guest that runs.
+    while vmm.state() != "Running" {
+        std::thread::yield_now();
+    }
+    tell(&vmm, Signal::SIGINT);
+    // Two at once would be one: the first has come when the VMM answers after it.
+    assert_eq!(vmm.ask("GET", "vmm.ping", "").0, 200);
+    tell(&vmm, Signal::SIGINT);
+    let (status, log) = vmm.end();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("failed after") && log.contains("second Ctrl-C"), "{log}");
 }
 
 /// curl, which knows nothing of us: a large body (with `Expect: 100-continue`), keep-alive, errors.
