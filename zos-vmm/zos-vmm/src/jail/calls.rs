@@ -81,6 +81,8 @@ const PROT_EXEC: u64 = 4;
 const NO_FILE: u64 = 0xffff_ffff;
 /// `FUTEX_WAIT`, `FUTEX_WAKE`, `FUTEX_WAIT_BITSET` (`linux/futex.h`); the flags are above these bits.
 const FUTEX: u64 = 0x7f;
+/// `FALLOC_FL_KEEP_SIZE`.
+const KEEP_SIZE: u64 = 1;
 const MADV_DONTNEED: u64 = 4;
 const MADV_FREE: u64 = 8;
 const MADV_REMOVE: u64 = 9;
@@ -192,7 +194,12 @@ pub(super) const TABLE: &[Row] = &[
     row!(SYS_preadv, &[Blk], "a disk, without io_uring"),
     row!(SYS_pwritev, &[Blk], "a disk, without io_uring"),
     row!(SYS_fdatasync, &[Blk], "a disk's flush, without io_uring"),
-    row!(SYS_fallocate, &[Blk], "a disk's holes and zeros, without io_uring"),
+    row!(
+        SYS_fallocate,
+        &[Blk],
+        [[bits(1, KEEP_SIZE, KEEP_SIZE)]],
+        "a disk's holes and zeros, without io_uring; it never grows"
+    ),
     row!(
         SYS_io_uring_enter,
         &[Uring],

@@ -13,8 +13,10 @@
 //! | other requests of KVM, of the tap | only those that its kind needs |
 
 mod calls;
+mod ring;
 mod seccomp;
 
+pub use ring::disk_ring;
 pub use seccomp::{Kind, Seccomp};
 
 use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetError, Scope};

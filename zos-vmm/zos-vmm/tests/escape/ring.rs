@@ -14,26 +14,8 @@ pub(crate) fn of_disk(world: &World) -> Option<RefCell<IoUring>> {
     }
     // SAFETY: open as long as the process lives.
     let disk = unsafe { std::os::fd::BorrowedFd::borrow_raw(disk) };
-    let ring = restricted(disk);
+    let ring = zos_vmm::jail::disk_ring(disk, 128);
     ring.inspect_err(|error| eprintln!("escape: no ring: {error}")).ok().map(RefCell::new)
-}
-
-fn restricted(disk: std::os::fd::BorrowedFd<'_>) -> std::io::Result<IoUring> {
-    use io_uring::register::Restriction;
-    use std::os::fd::AsRawFd;
-    let mut builder = IoUring::builder();
-    builder.setup_r_disabled().setup_submit_all().setup_coop_taskrun();
-    let ring = builder.build(128)?;
-    ring.submitter().register_files(&[disk.as_raw_fd()])?;
-    let mut rules: Vec<_> =
-        [opcode::Readv::CODE, opcode::Writev::CODE, opcode::Fsync::CODE, opcode::Fallocate::CODE]
-            .iter()
-            .map(|code| Restriction::sqe_op(*code))
-            .collect();
-    rules.push(Restriction::sqe_flags_required(Flags::FIXED_FILE.bits()));
-    ring.submitter().register_restrictions(&mut rules)?;
-    ring.submitter().register_enable_rings()?;
-    Ok(ring)
 }
 
 /// Opens a path.

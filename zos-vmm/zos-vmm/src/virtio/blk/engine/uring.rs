@@ -21,26 +21,21 @@
 #![allow(unsafe_code)]
 
 use super::{Engine, Operation};
+use crate::jail;
 use crate::virtio::blk::disk::{Clear, Disk};
 use crate::virtio::blk::request::Request;
-use io_uring::register::Restriction;
-use io_uring::squeue::{Entry, Flags};
+use io_uring::squeue::Entry;
 use io_uring::types::{Fixed, FsyncFlags};
-use io_uring::{IoUring, Probe, opcode};
+use io_uring::{IoUring, opcode};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 /// Requests at once: a power of two.
 const DEPTH: u32 = 128;
-/// The operations, and so all that the ring may do.
-const OPERATIONS: [u8; 4] =
-    [opcode::Readv::CODE, opcode::Writev::CODE, opcode::Fsync::CODE, opcode::Fallocate::CODE];
 /// The disk among the ring's files.
 const DISK: Fixed = Fixed(0);
-/// Threads of the kernel for calls that block, and for those that may never end (none of ours).
-const KERNEL_THREADS: [u32; 2] = [4, 1];
 
 /// A ring, and the requests that it works on.
 pub(in crate::virtio::blk) struct Uring {
@@ -58,21 +53,7 @@ impl Uring {
     /// # Errors
     /// The host forbids io_uring, or its kernel is older than 5.19.
     pub(in crate::virtio::blk) fn new(disk: Arc<Disk>) -> io::Result<Self> {
-        let mut builder = IoUring::builder();
-        builder.setup_r_disabled().setup_submit_all().setup_coop_taskrun();
-        let ring = builder.build(DEPTH)?;
-        let submitter = ring.submitter();
-        let mut probe = Probe::new();
-        submitter.register_probe(&mut probe)?;
-        if !OPERATIONS.iter().all(|code| probe.is_supported(*code)) {
-            return Err(io::ErrorKind::Unsupported.into());
-        }
-        submitter.register_files(&[disk.file.as_raw_fd()])?;
-        submitter.register_iowq_max_workers(&mut KERNEL_THREADS.clone())?;
-        let mut rules: Vec<_> = OPERATIONS.iter().map(|code| Restriction::sqe_op(*code)).collect();
-        rules.push(Restriction::sqe_flags_required(Flags::FIXED_FILE.bits()));
-        submitter.register_restrictions(&mut rules)?;
-        submitter.register_enable_rings()?;
+        let ring = jail::disk_ring(disk.file.as_fd(), DEPTH)?;
         let count = DEPTH as usize;
         Ok(Self {
             ring,
@@ -191,6 +172,8 @@ impl std::fmt::Debug for Uring {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use io_uring::register::Restriction;
+    use io_uring::squeue::Flags;
     use io_uring::types::Fd;
 
     /// What whoever takes the thread over would try with the ring.
