@@ -158,6 +158,11 @@ impl Probe {
         self.command("pss")?.as_array().cloned().context("the probe tells no list")
     }
 
+    /// KiB that a VMM's process holds beside its guest's memory.
+    pub fn beside(&mut self, pid: u64) -> Result<u64> {
+        self.command(&format!("beside {pid}"))?.as_u64().context("the probe tells no number")
+    }
+
     /// How many processes are dead and not waited for.
     pub fn zombies(&mut self) -> Result<u64> {
         self.command("zombies")?.as_u64().context("the probe tells no number")

@@ -1,7 +1,7 @@
 //! A hand inside a node under test: lines of commands on the second serial port, a line of JSON for each.
 //!
 //! ```text
-//!  hello                      connect IP:PORT        kill NAME      pss        zombies
+//!  hello                      connect IP:PORT        kill NAME      pss        zombies        beside PID
 //!  cat PATH                   http IP:PORT PATH      run ["PROGRAM", "ARGUMENT", ..]
 //!  write PATH TEXT            mkdir PATH             signal NAME|PID SIGNAL
 //!  ls PATH                    freeze CGROUP 0|1      as UID ["PROGRAM", ..]
@@ -137,6 +137,7 @@ fn obey(
         "as" => process::run_as(rest),
         "zombies" => process::zombies(),
         "pss" => process::all(),
+        "beside" => process::beside(rest),
         "run" => process::run(rest),
         "relive" => bench::relive(rest),
         _ => bail!("no such command"),

@@ -27,6 +27,28 @@ pub(crate) fn all() -> Result<Value> {
     Ok(list.into())
 }
 
+/// `PID`: KiB that a VMM's process holds beside its guest's memory, which is a memfd. Not `RssFile`: a program that lies in a
+/// root of memory counts as shared memory, too.
+pub(crate) fn beside(pid: &str) -> Result<Value> {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/smaps")).context("read its memory")?;
+    Ok(beside_memfd(&maps).into())
+}
+
+/// `Rss` of all mappings but those of memfds (proc_pid_smaps(5)).
+fn beside_memfd(maps: &str) -> u64 {
+    let (mut counts, mut sum) = (true, 0);
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("Rss:") if counts => sum += words.next().and_then(|n| n.parse().ok()).unwrap_or(0),
+            // A field ends in a colon; a mapping begins with its addresses.
+            Some(first) if !first.ends_with(':') => counts = !line.contains("/memfd:"),
+            _ => {}
+        }
+    }
+    sum
+}
+
 /// `WHO SIGNAL`: to a process by its number, or to each of a name; how many that were.
 pub(crate) fn signal(rest: &str) -> Result<Value> {
     let (who, signal) = rest.split_once(' ').context("signal WHO SIGNAL")?;
@@ -121,5 +143,18 @@ fn name(words: &[String]) -> &str {
     match words.get(1) {
         Some(daemon) if program == "zosd" => daemon,
         _ => program,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::beside_memfd;
+
+    #[test]
+    fn a_guests_memory_is_not_its_vmms() {
+        let maps = "00400000-00500000 r-xp 00000000 00:02 77 /bin/zos-vmm\nSize: 1024 kB\nRss: 600 kB\n\
+            7f00-7f01 rw-s 00000000 00:01 5 /memfd:guest (deleted)\nRss: 131072 kB\n\
+            7f02-7f03 rw-p 00000000 00:00 0\nRss: 40 kB\nVmFlags: rd wr\n";
+        assert_eq!(beside_memfd(maps), 640);
     }
 }

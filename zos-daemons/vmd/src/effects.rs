@@ -55,7 +55,7 @@ impl Default for Places {
 }
 
 /// The guest's console; a panic reboots at once, so that the restart policy sees it.
-const CMDLINE: &str = "console=ttyS0 quiet panic=-1";
+const CMDLINE: &str = "console=ttyS0 quiet panic=-1 8250.nr_uarts=1";
 /// What a guest may write on its console: a ring's worth at once, and each second.
 const CONSOLE: Bucket = Bucket { per_second: ring::CAPACITY, burst: ring::CAPACITY };
 /// Queues of a device beyond which more help nobody.

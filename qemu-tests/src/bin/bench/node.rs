@@ -87,9 +87,8 @@ fn memory(machine: &mut Machine, ram: u64, figures: &mut Figures) -> Result<()> 
 fn overhead(machine: &mut Machine, figures: &mut Figures) -> Result<()> {
     let processes = machine.probe()?.processes()?;
     let vmm = processes.iter().find(|process| process["name"] == "zos-vmm");
-    let pid = vmm.and_then(|vmm| vmm["pid"].as_i64()).context("no zos-vmm runs")?;
-    let status = machine.probe()?.read(&format!("/proc/{pid}/status"))?;
-    let own = meminfo(&status, "RssAnon")? + meminfo(&status, "RssFile")?;
+    let pid = vmm.and_then(|vmm| vmm["pid"].as_u64()).context("no zos-vmm runs")?;
+    let own = machine.probe()?.beside(pid)?;
     ensure!(own > 0, "zos-vmm holds no memory");
     figures.add("VM: memory beside the guest's", mib(own << 10), "MiB").goal = Some(5.0);
     Ok(())

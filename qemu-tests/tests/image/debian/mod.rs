@@ -46,7 +46,6 @@ const STEPS: [&str; 14] = [
 ];
 
 #[test]
-#[ignore = "builds a Debian and runs it for minutes; runs by its name"]
 fn a_stock_debian_works_and_switches_itself_off() {
     scene("debian", |scene| {
         let project = Project::around(image::project())?;

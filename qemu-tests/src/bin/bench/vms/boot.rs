@@ -11,7 +11,6 @@ use serde_json::Value;
 use super::pack::{KERNEL, UNPACKED};
 use super::{Bench, Vm, Way};
 use crate::figures::{Figures, float, median, mib};
-use crate::node::meminfo;
 
 /// How many start at once.
 const CROWD: usize = 4;
@@ -108,9 +107,8 @@ fn memory(bench: &mut Bench, way: Way) -> Result<f64> {
     let vm = Vm { kernel: KERNEL, memory: SMALL, orders: "role=idle".into(), disk, tap: Some(0) };
     let pid = bench.launch("idle", way, &vm)?;
     bench.told("idle", "\"idle\"")?;
-    let status = bench.machine.probe()?.read(&format!("/proc/{pid}/status"))?;
+    let kib = bench.machine.probe()?.beside(pid)?;
     bench.end("idle", pid)?;
-    let kib = meminfo(&status, "RssAnon")? + meminfo(&status, "RssFile")?;
     ensure!(kib > 0, "{} holds no memory", way.name());
     Ok(mib(kib << 10))
 }

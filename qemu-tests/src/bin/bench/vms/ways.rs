@@ -90,7 +90,7 @@ impl Way {
 /// Nothing on the console but panics and what the init says, and the reboot that each VMM understands.
 fn line(orders: &str) -> String {
     let orders: String = orders.split_whitespace().map(|word| format!(" bench.{word}")).collect();
-    format!("console=ttyS0 quiet panic=-1 reboot=t{orders}")
+    format!("console=ttyS0 quiet panic=-1 reboot=t 8250.nr_uarts=1{orders}")
 }
 
 #[cfg(test)]
