@@ -106,6 +106,11 @@ pub(super) const TABLE: &[Row] = &[
         [[bits(1, FUTEX, 0)], [bits(1, FUTEX, 1)], [bits(1, FUTEX, 9)]],
         "locks: to wait and to wake; none of the kernel's other kinds of futex"
     ),
+    row!(
+        SYS_sched_yield,
+        ALL,
+        "the standard library's channels, while another thread is at work on one"
+    ),
     row!(SYS_read, ALL, "event descriptors; what has a descriptor is its own"),
     row!(SYS_write, ALL, "event descriptors, the log"),
     row!(SYS_close, ALL, "what it no longer needs"),
