@@ -97,6 +97,9 @@ impl Seccomp {
         if self == Seccomp::Off {
             return;
         }
+        // The first look at the clock finds the kernel's page for it, with musl by `prctl`, which no thread may
+        // call later.
+        let _ = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         // rustix looks for the kernel's clock at its first use, by a call that no thread has.
         let _ = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         if let Err(error) = kind.filter().and_then(|filter| apply_filter(&filter)) {
