@@ -163,6 +163,13 @@ impl Probe {
         self.command(&format!("beside {pid}"))?.as_u64().context("the probe tells no number")
     }
 
+    /// Microseconds from a program's start until its Unix socket has answered these words; then it is killed.
+    pub fn answers(&mut self, socket: &str, words: &str, program: &[String]) -> Result<u64> {
+        let all = [&[socket.to_owned(), words.to_owned()], program].concat();
+        let micros = self.command(&format!("answers {}", Value::from(all)))?;
+        micros.as_u64().context("the probe tells no number")
+    }
+
     /// How many processes are dead and not waited for.
     pub fn zombies(&mut self) -> Result<u64> {
         self.command("zombies")?.as_u64().context("the probe tells no number")

@@ -139,6 +139,7 @@ fn obey(
         "pss" => process::all(),
         "beside" => process::beside(rest),
         "run" => process::run(rest),
+        "answers" => process::answers(rest),
         "relive" => bench::relive(rest),
         _ => bail!("no such command"),
     }

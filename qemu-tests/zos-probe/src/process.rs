@@ -1,10 +1,12 @@
 //! The node's processes, from `/proc`.
 
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -83,6 +85,39 @@ pub(crate) fn spawn(words: &str) -> Result<Value> {
     let pid = child.id();
     std::thread::spawn(move || child.wait());
     Ok(pid.into())
+}
+
+/// `["SOCKET", "WORDS", "PROGRAM", ..]`: microseconds from a program's start until its Unix socket has answered these words;
+/// then it is killed.
+pub(crate) fn answers(words: &str) -> Result<Value> {
+    const FORM: &str = "answers [\"SOCKET\", \"WORDS\", \"PROGRAM\", ..]";
+    let words: Vec<String> = serde_json::from_str(words).context(FORM)?;
+    let [socket, question, program, arguments @ ..] = &words[..] else { bail!(FORM) };
+    let start = Instant::now();
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .with_context(|| format!("start {program}"))?;
+    let mut heard = || -> Result<u128> {
+        loop {
+            if let Ok(mut stream) = UnixStream::connect(socket) {
+                stream.write_all(question.as_bytes()).context("ask")?;
+                ensure!(stream.read(&mut [0; 16]).context("hear")? > 0, "it hangs up");
+                return Ok(start.elapsed().as_micros());
+            }
+            if let Some(end) = child.try_wait().context("look after it")? {
+                bail!("{program} ended before it answered: {end}");
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    };
+    let micros = heard();
+    let _ = child.kill();
+    child.wait().with_context(|| format!("wait for {program}"))?;
+    let _ = std::fs::remove_file(socket);
+    Ok(u64::try_from(micros?).unwrap_or(u64::MAX).into())
 }
 
 /// Runs a program, given as a list of words, to its end.

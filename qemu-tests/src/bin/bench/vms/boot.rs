@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use qemu_tests::machine::SOON;
+use qemu_tests::nested::{ZOS_VMM, words};
 use serde_json::Value;
 
 use super::pack::{KERNEL, UNPACKED};
@@ -50,6 +51,12 @@ pub(crate) fn measure(bench: &mut Bench, runs: usize, figures: &mut Figures) -> 
         let count = count.as_u64().context("a count")?;
         figures.add(&format!("VM: of them {kind}"), float(count), "exits");
     }
+    let (mut ours, mut qmp) = (Vec::new(), Vec::new());
+    for _ in 0..runs {
+        ours.push(ready(bench, Way::Ours)?);
+        qmp.push(ready(bench, Way::Microvm)?);
+    }
+    figures.add("VM: API socket ready", median(ours), "ms").peer = Some(("QMP", median(qmp)));
     let mut rates = Vec::new();
     for way in Way::ALL {
         rates.push(crowd(bench, way, &vm)?);
@@ -79,6 +86,22 @@ fn run(bench: &mut Bench, way: Way, vm: &Vm) -> Result<(f64, String)> {
         answer["code"]
     );
     Ok((float(answer["millis"].as_u64().context("a run has a time")?), output))
+}
+
+/// Milliseconds from a VMM's start, without a VM to run, until its API's socket has answered.
+fn ready(bench: &mut Bench, way: Way) -> Result<f64> {
+    const SOCKET: &str = "/run/bench.sock";
+    let (command, question) = if way == Way::Ours {
+        let ping = "GET /api/v1/vmm.ping HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        (words(&format!("{ZOS_VMM} --api-socket {SOCKET}")), ping)
+    } else {
+        let options =
+            "-nodefaults -no-user-config -display none -accel kvm -L /bench -S -machine microvm";
+        let options = words(&format!("{options} -qmp unix:{SOCKET},server=on,wait=off"));
+        ([&bench.qemu.words[..], &options].concat(), "{\"execute\":\"qmp_capabilities\"}\n")
+    };
+    let micros = bench.machine.probe()?.answers(SOCKET, question, &command)?;
+    Ok(float(micros) / 1000.0)
 }
 
 /// The counters that zos-vmm tells at its end.
