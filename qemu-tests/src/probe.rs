@@ -81,6 +81,11 @@ impl Probe {
         self.command(&format!("mkdir {path}")).map(drop)
     }
 
+    /// Copies a file of the node over another.
+    pub fn copy(&mut self, from: &str, to: &str) -> Result<()> {
+        self.command(&format!("copy {from} {to}")).map(drop)
+    }
+
     /// Gives a command whose answer may never come, since the node is gone by then. The line is of no use afterwards:
     /// [`crate::Machine::wait_reboot`] leads to the next one.
     pub fn tell(&mut self, command: &str) -> Result<()> {

@@ -12,6 +12,7 @@
 //!  log        floods cost their rings
 //!  bad_input  what is missing or broken is shown, and the node goes on as far as it can
 //!  jail       what a VMM may not that a guest has taken over
+//!  quarantine what a VM takes is counted; one that ends again and again is left alone
 //!  sandbox    what a service may not, in its fence
 //!  supervision  bad services, bad unit files and bad callers disturb nobody else
 //!  evidence   a machine that dies comes back, and knows why it died
@@ -32,6 +33,7 @@ mod evidence;
 mod hostile;
 mod jail;
 mod log;
+mod quarantine;
 mod sandbox;
 mod supervision;
 mod varlink;

@@ -6,6 +6,7 @@
 //!  write PATH TEXT            mkdir PATH             signal NAME|PID SIGNAL
 //!  ls PATH                    freeze CGROUP 0|1      as UID ["PROGRAM", ..]
 //!  udp start IP:PORT MILLIS   udp stop               spawn ["PROGRAM", ..]
+//!  copy PATH PATH
 //!  varlink SOCKET METHOD JSON                        watch SOCKET METHOD COUNT MILLIS JSON
 //!  follow SOCKET METHOD JSON  ─▶ {"told": ..} for each reply, until the end
 //!  start NAME ["PROGRAM", ..]   ended NAME MILLIS   until NAME MILLIS TEXT   tail NAME BYTES
@@ -103,6 +104,11 @@ fn obey(
             let (path, text) = rest.split_once(' ').context("write PATH TEXT")?;
             std::fs::write(path, text).with_context(|| format!("write {path}"))?;
             Ok(true.into())
+        }
+        "copy" => {
+            let (from, to) = rest.split_once(' ').context("copy PATH PATH")?;
+            let bytes = std::fs::copy(from, to).with_context(|| format!("copy {from} to {to}"))?;
+            Ok(bytes.into())
         }
         "mkdir" => {
             std::fs::create_dir_all(rest).with_context(|| format!("make {rest}"))?;
