@@ -41,7 +41,8 @@ fn paths(folder: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Calls with any arguments: files by descriptor and beneath folders, events, messages, memory.
+/// Calls with any arguments: files by descriptor and beneath folders, events, messages, memory. `setgroups` is asked for when
+/// a guest's user has further groups; without a capability the kernel refuses it, and the request with it.
 const CALLS: &[i64] = &[
     libc::SYS_accept4,
     libc::SYS_brk,
@@ -108,6 +109,7 @@ const CALLS: &[i64] = &[
     libc::SYS_sched_yield,
     libc::SYS_sendmsg,
     libc::SYS_set_robust_list,
+    libc::SYS_setgroups,
     libc::SYS_shutdown,
     libc::SYS_sigaltstack,
     libc::SYS_statx,
