@@ -52,6 +52,15 @@ pub fn agent() -> Result<&'static Path> {
     })
 }
 
+/// Who serves a folder to a VM.
+pub fn virtiofsd() -> Result<&'static Path> {
+    static BUILT: Once = OnceLock::new();
+    once(&BUILT, || {
+        let name = "zos-virtiofsd";
+        build(name, &["--release", "--target", STATIC], &[STATIC, "release", name])
+    })
+}
+
 /// The VMM, as the image has it.
 pub fn vmm() -> Result<&'static Path> {
     static BUILT: Once = OnceLock::new();

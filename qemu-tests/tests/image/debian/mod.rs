@@ -22,13 +22,16 @@ use image_builder::project::Project;
 use qemu_tests::disk::{Interface, copy_sparse, create};
 use qemu_tests::nested::{Lab, ZOS_VMM, words};
 use qemu_tests::peers::Peers;
-use qemu_tests::{Disk, MIB, Node, image, scene};
+use qemu_tests::probe::Probe;
+use qemu_tests::{Disk, MIB, Node, image, programs, scene};
 
+/// The folder that the guest shares; its socket lies beside it.
+const SHARE: &str = "/run/share";
 const SCRIPT: &str = include_str!("script.sh");
 /// A stock system under emulation under emulation, on busy cores.
 const SLOW: Duration = Duration::from_secs(600);
 /// The steps that the script takes.
-const STEPS: [&str; 14] = [
+const STEPS: [&str; 15] = [
     "multi-user",
     "root",
     "network",
@@ -37,6 +40,7 @@ const STEPS: [&str; 14] = [
     "mount",
     "fio-libaio",
     "fio-io_uring",
+    "virtiofs",
     "interrupts",
     "entropy",
     "stress-ng",
@@ -66,6 +70,7 @@ fn a_stock_debian_works_and_switches_itself_off() {
             ("guest/vmlinuz".to_owned(), Mode::File, read(&debian.kernel)?),
             ("guest/initrd.img".to_owned(), Mode::File, read(&debian.initrd)?),
             ("guest/script".to_owned(), Mode::File, script),
+            ("guest/zos-virtiofsd".to_owned(), Mode::Program, read(programs::virtiofsd()?)?),
         ]);
         let disks = [("root", &root), ("data", &data)];
         let disks = disks.map(|(id, path)| Disk::new(id, path.clone()).by(Interface::Virtio));
@@ -77,6 +82,8 @@ fn a_stock_debian_works_and_switches_itself_off() {
         let server: Vec<String> = peers.command("iperf3").into_iter().chain(words("-s")).collect();
         probe.start("iperf3", &lab.inside(server))?;
 
+        serve_folder(probe)?;
+
         let before = now()?;
         let mut vmm = words(&format!(
             "{ZOS_VMM} --memory 512MiB --cpus 2 --kernel /guest/vmlinuz --initramfs /guest/initrd.img --net tap=tap0 --json"
@@ -85,7 +92,8 @@ fn a_stock_debian_works_and_switches_itself_off() {
             let place = probe.disk(name)?;
             vmm.extend(["--disk".into(), format!("path={place},serial={name}")]);
         }
-        vmm.extend(words("--disk path=/guest/script,serial=script,readonly=on --cmdline"));
+        vmm.extend(words("--disk path=/guest/script,serial=script,readonly=on"));
+        vmm.extend(words(&format!("--fs tag=share,socket={SHARE}.sock --cmdline")));
         vmm.push("console=ttyS0 root=/dev/vda rw quiet panic=-1".into());
         probe.start("debian", &lab.inside(vmm))?;
         probe.until("debian", "TEST ok multi-user", SLOW)?;
@@ -106,6 +114,8 @@ fn a_stock_debian_works_and_switches_itself_off() {
             "the guest's clock says {clock}, the node was started at {before}, now it is {after}"
         );
 
+        let written = probe.read(&format!("{SHARE}/from-guest"))?;
+        ensure!(written == "hello from the guest\n", "the guest wrote {written:?}");
         ensure!(probe.signal("zos-vmm", "TERM")? == 1, "not one zos-vmm runs");
         let code = probe.ended("debian", SLOW)?;
         let last = probe.tail("debian", 4096)?;
@@ -120,6 +130,18 @@ fn a_stock_debian_works_and_switches_itself_off() {
         }
         Ok(())
     });
+}
+
+/// A folder of the node with a file in it, and who serves it.
+fn serve_folder(probe: &mut Probe) -> Result<()> {
+    probe.make_dir(SHARE)?;
+    probe.write(&format!("{SHARE}/from-node"), "hello from the node")?;
+    let daemon = format!("/guest/zos-virtiofsd --socket-path {SHARE}.sock --shared-dir {SHARE}");
+    probe.start("virtiofsd", &words(&daemon))?;
+    while !probe.list("/run")?.iter().any(|name| name == "share.sock") {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
 }
 
 fn now() -> Result<u64> {

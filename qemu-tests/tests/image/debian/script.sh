@@ -48,6 +48,16 @@ verify() { # ENGINE: in a file with a file system around it, past the page cache
     rm /mnt/check
 }
 trim() { fstrim -v /mnt | grep -v ': 0 B'; }
+share() { # a folder of the node, written on both sides
+    mkdir -p /srv/share && mount -t virtiofs share /srv/share || return
+    [ "$(cat /srv/share/from-node)" = 'hello from the node' ] || return
+    dd if=/dev/urandom of=/srv/share/some bs=64k count=16 2>/dev/null && sync || return
+    sum=$(sha256sum < /srv/share/some)
+    echo 3 > /proc/sys/vm/drop_caches
+    [ "$sum" = "$(sha256sum < /srv/share/some)" ] || return
+    echo 'hello from the guest' > /srv/share/from-guest
+    umount /srv/share
+}
 interrupts() { grep -c virtio /proc/interrupts; }
 entropy() { grep -q virtio_rng /sys/class/misc/hw_random/rng_available && head -c 64 /dev/hwrng | wc -c; }
 
@@ -60,6 +70,7 @@ step iperf3-back throughput -R
 step mount mount /dev/disk/by-id/virtio-data /mnt
 step fio-libaio verify libaio
 step fio-io_uring verify io_uring
+step virtiofs share
 step interrupts interrupts
 step entropy entropy
 step stress-ng stress-ng --cpu 1 --vm 1 --vm-bytes 32m --hdd 1 --hdd-bytes 4m --switch 1 --timeout 5 --verify --metrics-brief --temp-path /mnt
