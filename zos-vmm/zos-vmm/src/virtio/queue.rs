@@ -155,7 +155,7 @@ impl ActiveQueue {
         let avail = self.queue.avail_ring();
         let wanted = if self.queue.event_idx_enabled() {
             let event = read(avail + RING_AT + AVAIL_ENTRY * u64::from(self.queue.size()))?;
-            new - event - Wrapping(1) < new - old
+            passed(event, old, new)
         } else {
             new != old && read(avail)?.0 & NO_INTERRUPT == 0
         };
@@ -181,3 +181,12 @@ impl ActiveQueue {
         self.queue.enable_notification(memory).map_err(|_| Broken::Ring)
     }
 }
+
+/// Whether the used index went over the one that the driver waits for, on its way from `old` to
+/// `new` (virtio 1.2, 2.7.7.2).
+fn passed(event: Wrapping<u16>, old: Wrapping<u16>, new: Wrapping<u16>) -> bool {
+    new - event - Wrapping(1) < new - old
+}
+
+#[cfg(test)]
+mod tests;
