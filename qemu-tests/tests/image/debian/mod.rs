@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use image_builder::arch::Arch;
 use image_builder::cache::Cache;
 use image_builder::cpio::Mode;
@@ -27,6 +27,8 @@ use qemu_tests::{Disk, MIB, Node, image, programs, scene};
 
 /// The folder that the guest shares; its socket lies beside it.
 const SHARE: &str = "/run/share";
+/// A server for each direction: one that has had its client takes a while until it takes the next, or ends.
+const IPERF3_PORTS: [u16; 2] = [5201, 5202];
 const SCRIPT: &str = include_str!("script.sh");
 /// A stock system under emulation under emulation, on busy cores.
 const SLOW: Duration = Duration::from_secs(600);
@@ -79,8 +81,10 @@ fn a_stock_debian_works_and_switches_itself_off() {
         machine.wait_ready()?;
         let probe = machine.probe()?;
         let lab = Lab::make(probe, &peers, 1)?;
-        let server: Vec<String> = peers.command("iperf3").into_iter().chain(words("-s")).collect();
-        probe.start("iperf3", &lab.inside(server))?;
+        for port in IPERF3_PORTS {
+            let server = peers.command("iperf3").into_iter().chain(words(&format!("-s -p {port}")));
+            probe.start(&format!("iperf3-{port}"), &lab.inside(server.collect()))?;
+        }
 
         serve_folder(probe)?;
 
@@ -105,7 +109,10 @@ fn a_stock_debian_works_and_switches_itself_off() {
         println!("{}", told.join("\n"));
         for step in STEPS {
             let good = format!("TEST ok {step}");
-            ensure!(told.iter().any(|line| line.starts_with(&good)), "no {good}:\n{said}");
+            if !told.iter().any(|line| line.starts_with(&good)) {
+                let servers = IPERF3_PORTS.map(|port| probe.tail(&format!("iperf3-{port}"), 4096));
+                bail!("no {good}:\n{said}\nthe node's servers: {servers:?}");
+            }
         }
         let clock: u64 = clock.rsplit(' ').next().unwrap_or_default().parse()?;
         // The node's own clock has whole seconds from its RTC.

@@ -35,9 +35,11 @@ network() {
     fi
     ping -q -c 5 -i 0.2 10.77.0.1
 }
-throughput() { # the server takes one client, and a moment until it takes the next
+throughput() { # PORT, options: a server that has just started may take a moment
+    port=$1
+    shift
     for _ in 1 2 3 4 5 6 7 8 9 10; do
-        iperf3 -c 10.77.0.1 -t 2 -f m "$@" | grep receiver && return
+        iperf3 -c 10.77.0.1 -p "$port" -t 2 -f m "$@" | grep receiver && return
         sleep 1
     done
     return 1
@@ -65,8 +67,8 @@ step multi-user multi_user
 say clock "$(date +%s)"
 step root root
 step network network
-step iperf3 throughput
-step iperf3-back throughput -R
+step iperf3 throughput 5201
+step iperf3-back throughput 5202 -R
 step mount mount /dev/disk/by-id/virtio-data /mnt
 step fio-libaio verify libaio
 step fio-io_uring verify io_uring
