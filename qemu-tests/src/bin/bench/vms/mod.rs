@@ -101,8 +101,9 @@ fn parse(line: &str) -> Option<Value> {
 pub(crate) fn measure(scene: &mut Scene, runs: usize, figures: &mut Figures) -> Result<()> {
     let mut bench = Bench::start(scene)?;
     boot::measure(&mut bench, runs, figures).context("measure boots")?;
-    speed::measure(&mut bench, figures).context("measure disks and networks")?;
     isolation::measure(&mut bench, figures).context("measure isolation")?;
+    // Last, since a peer may take the emulated node along.
+    speed::measure(&mut bench, figures).context("measure disks and networks")?;
     bench.machine.wait_ready()?;
     bench.machine.press_power_button()?;
     bench.machine.wait_off(SOON).map(drop)

@@ -1,6 +1,6 @@
 //! Disk and network of a guest, by the same program in each: `zos-probe` as its init.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use qemu_tests::nested::NODE;
 use serde_json::Value;
 
@@ -59,6 +59,7 @@ fn one(bench: &mut Bench, way: Way, to: &str) -> Result<Value> {
     )?;
     let told = bench.told("speed", "{")?;
     bench.end("speed", pid)?;
+    ensure!(told["error"].is_null(), "the guest says {told}");
     Ok(told)
 }
 
