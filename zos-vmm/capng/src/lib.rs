@@ -85,51 +85,6 @@ pub struct CUpdate {
     pub capability: Capability,
 }
 
-/// Capabilities by their numbers, without `CAP_`.
-const NAMES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
-
 thread_local! {
     static STAGED: Cell<Option<CapabilitySets>> = const { Cell::new(None) };
 }
@@ -139,9 +94,9 @@ thread_local! {
 /// # Errors
 /// None has this name.
 pub fn name_to_capability(name: &str) -> Result<Capability> {
-    let number = NAMES.iter().position(|known| *known == name);
-    let number = number.and_then(|number| Capability::try_from(number).ok());
-    number.ok_or_else(|| Error::GetCapabilityId(name.to_owned()))
+    let one = CapabilitySet::from_name(name);
+    one.map(|one| one.bits().trailing_zeros())
+        .ok_or_else(|| Error::GetCapabilityId(name.to_owned()))
 }
 
 /// Stages what the thread has.
@@ -184,10 +139,7 @@ pub fn apply(set: Set) -> Result<()> {
     let sets = staged()?;
     let failed = |_| Error::ApplyCapabilities;
     if set == Set::BOTH {
-        for number in 0..u32::try_from(NAMES.len()).unwrap_or(0) {
-            let Some(one) = bit(number).filter(|one| !sets.permitted.contains(*one)) else {
-                continue;
-            };
+        for one in known().filter(|one| !sets.permitted.contains(*one)) {
             // One that this kernel doesn't know is nobody's.
             if rustix::thread::capability_is_in_bounding_set(one).unwrap_or(false) {
                 rustix::thread::remove_capability_from_bounding_set(one).map_err(failed)?;
@@ -211,9 +163,13 @@ fn staged() -> Result<CapabilitySets> {
     STAGED.get().ok_or(Error::GetProcessCapabilities)
 }
 
+/// Every capability that has a name.
+fn known() -> impl Iterator<Item = CapabilitySet> {
+    CapabilitySet::all().iter_names().map(|(_, one)| one)
+}
+
 fn bit(capability: Capability) -> Option<CapabilitySet> {
-    let known = usize::try_from(capability).is_ok_and(|number| number < NAMES.len());
-    known.then(|| CapabilitySet::from_bits_retain(1 << capability))
+    known().find(|one| one.bits().trailing_zeros() == capability)
 }
 
 #[cfg(test)]
