@@ -38,19 +38,20 @@ use zos_vmm_spec::Spec;
 #[derive(Debug)]
 pub struct Machine {
     vcpus: Vec<VcpuFd>,
-    devices: Devices,
+    parts: Parts,
     memory: GuestMemory,
-    workers: Vec<Worker>,
-    counters: BTreeMap<String, Counters>,
-    slots: BTreeMap<String, u16>,
-    balloon: Option<BalloonHandle>,
-    keeper: Option<Keeper>,
 }
 
 /// A VM that runs.
 #[derive(Debug)]
 pub struct Running {
     cpus: Cpus,
+    parts: Parts,
+}
+
+/// What a VM has beside its vCPUs.
+#[derive(Debug)]
+struct Parts {
     devices: Devices,
     workers: Vec<Worker>,
     counters: BTreeMap<String, Counters>,
@@ -147,7 +148,8 @@ impl Machine {
         }
         workers.push(shared);
         let devices = Devices { platform, pci: Arc::new(pci), lifecycle, stats };
-        Ok(Self { vcpus, devices, memory, workers, counters, slots, balloon, keeper })
+        let parts = Parts { devices, workers, counters, slots, balloon, _keeper: keeper };
+        Ok(Self { vcpus, parts, memory })
     }
 
     /// Sets the vCPUs going.
@@ -155,50 +157,51 @@ impl Machine {
     /// # Errors
     /// No thread left.
     pub fn start(self, seccomp: Seccomp) -> Result<Running, BuildError> {
-        let Self { vcpus, devices, memory, workers, counters, slots, balloon, keeper } = self;
+        let Self { vcpus, parts, memory } = self;
+        let devices = &parts.devices;
         let cpus = (0..).zip(vcpus).map(|(index, vcpu)| -> Box<dyn Cpu> {
             Box::new(KvmCpu::new(index, vcpu, devices.clone(), memory.clone()))
         });
         let enter = move || seccomp.enter(Kind::Vcpu);
         let cpus = Cpus::start(cpus.collect(), &devices.lifecycle, &devices.stats, enter)
             .map_err(|source| BuildError::Io { what: "start a vCPU's thread", source })?;
-        Ok(Running { cpus, devices, workers, counters, slots, balloon, _keeper: keeper })
+        Ok(Running { cpus, parts })
     }
 }
 
 impl Running {
     /// Presses the guest's power button.
     pub fn press_power_button(&self) {
-        self.devices.platform.press_power_button();
+        self.parts.devices.platform.press_power_button();
     }
 
     /// What went through each device, by its id.
     #[must_use]
     pub fn counters(&self) -> &BTreeMap<String, Counters> {
-        &self.counters
+        &self.parts.counters
     }
 
     /// The device's number on PCI's bus 0, by its id.
     #[must_use]
     pub fn slots(&self) -> &BTreeMap<String, u16> {
-        &self.slots
+        &self.parts.slots
     }
 
     /// The balloon, if there is one: its size may change, and it may be asked for numbers.
     #[must_use]
     pub fn balloon(&self) -> Option<&BalloonHandle> {
-        self.balloon.as_ref()
+        self.parts.balloon.as_ref()
     }
 
     /// Brings the devices to rest until they are to go on: no thread of theirs touches the guest's
     /// memory meanwhile.
     pub fn pause_devices(&self) {
-        self.workers.iter().for_each(Worker::pause);
+        self.parts.workers.iter().for_each(Worker::pause);
     }
 
     /// The devices go on.
     pub fn resume_devices(&self) {
-        self.workers.iter().for_each(Worker::resume);
+        self.parts.workers.iter().for_each(Worker::resume);
     }
 
     /// Brings all of it to rest, where it is: no guest code runs, and nothing touches its memory.
@@ -224,14 +227,14 @@ impl Running {
     /// A vCPU is held up in a device, which is at rest all the same.
     pub fn stop(&self) -> Result<(), RestError> {
         let left = self.cpus.stop();
-        self.devices.pci.quiesce();
+        self.parts.devices.pci.quiesce();
         left
     }
 
     /// How it ended, once it did, and what wakes whoever waits for that.
     #[must_use]
     pub fn lifecycle(&self) -> &Lifecycle {
-        &self.devices.lifecycle
+        &self.parts.devices.lifecycle
     }
 }
 
