@@ -7,7 +7,7 @@
 //! | sru, hru | nothing: a pool's size is what storaged gives to volumes, its own part taken off |
 
 use zos_types::deployment::Class;
-use zos_types::machine::Pool;
+use zos_types::disk::Pool;
 use zos_types::unit::MIB;
 use zos_types::{Amount, Capacity};
 
@@ -45,6 +45,7 @@ fn storage(pools: &[Pool], class: Class) -> Amount {
 mod tests {
     use proptest::prelude::*;
     use zos_types::Bytes;
+    use zos_types::disk::PoolState;
     use zos_types::unit::GIB;
 
     use super::*;
@@ -61,7 +62,17 @@ mod tests {
 
     fn pool(class: Class, gib: u64, state: bool) -> Pool {
         let (id, disk) = ("a".into(), "vda".into());
-        Pool { id, disk, class, size: Bytes(gib * GIB), free: Bytes(0), state }
+        Pool {
+            id,
+            disk,
+            class,
+            size: Bytes(gib * GIB),
+            free: Bytes(0),
+            state,
+            condition: PoolState::Ready,
+            reasons: Vec::new(),
+            scrub: None,
+        }
     }
 
     #[test]

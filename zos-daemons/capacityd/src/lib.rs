@@ -19,7 +19,7 @@ use zos_api::local::capacity::{INTERFACE, Measure, Measured};
 use zos_api::local::storage::{ListPools, Settle};
 use zos_daemon::{Bus, Call, CallError, Daemon, FaultBoard, Metrics, Owner, Router, View};
 use zos_host::SysRoot;
-use zos_types::machine::Pool;
+use zos_types::disk::Pool;
 use zos_types::{Capacity, Fault, cloud};
 
 pub use capacity::capacity;

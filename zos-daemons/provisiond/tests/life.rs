@@ -20,7 +20,7 @@ use zos_api::local::vm::{self, Ensure, Ensured, Remove, VmStatus, Vms};
 use zos_api::local::{CallError, Change, Done};
 use zos_daemon::{Bus, Call, Daemon, FaultBoard, Owner, Reconciler, Router, Settings};
 use zos_types::deployment::Class;
-use zos_types::machine::Pool;
+use zos_types::disk::{Pool, PoolState};
 use zos_types::status::State;
 use zos_types::unit::GIB;
 use zos_types::{Amount, Bytes, Capacity, NodeId, TwinId, WorkloadName};
@@ -64,7 +64,9 @@ impl World {
             .on(async |_: Call, _: ListPools| {
                 let (id, disk, state) = ("p".into(), "vda".into(), true);
                 let (size, free, class) = (Bytes(20 * GIB), Bytes(15 * GIB), Class::Ssd);
-                Ok(Pools { pools: vec![Pool { id, disk, class, size, free, state }] })
+                let (condition, reasons, scrub) = (PoolState::Ready, Vec::new(), None);
+                let pool = Pool { id, disk, class, size, free, state, condition, reasons, scrub };
+                Ok(Pools { pools: vec![pool] })
             })
             .on(move |_: Call, CreateVolume { twin, name, size, class, .. }| {
                 let world = create.clone();

@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use zos_api::local::storage::Settled;
 use zos_daemon::FaultBoard;
 use zos_host::block::{self, Uevents};
-use zos_types::machine::Disk;
+use zos_types::disk::Disk;
 use zos_types::{Fault, NodeId};
 
 use crate::Places;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use zos_daemon::Metrics;
 use zos_daemon::metrics::Labels;
-use zos_types::machine::{Pool, Role};
+use zos_types::disk::{Pool, Role};
 
 use crate::life::View;
 
@@ -44,5 +44,6 @@ fn word(role: Role) -> &'static str {
         Role::OtherNode => "other-node",
         Role::Failing => "failing",
         Role::BootMedium => "boot-medium",
+        Role::Leaving => "leaving",
     }
 }

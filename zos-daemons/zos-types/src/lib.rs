@@ -17,6 +17,7 @@
 pub mod capacity;
 pub mod cloud;
 pub mod deployment;
+pub mod disk;
 pub mod id;
 pub mod machine;
 pub mod name;

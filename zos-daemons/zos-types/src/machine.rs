@@ -1,4 +1,4 @@
-//! What the node says of itself: disks, pools, links, services, faults.
+//! What the node says of itself: links, services, faults.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,9 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::deployment::Class;
 use crate::id::NodeId;
-use crate::unit::Bytes;
 
 /// Something wrong with the machine or its surroundings that somebody should know of. It stays
 /// until it is healed. A rejection is told to the caller instead, an error is tried again.
@@ -25,60 +23,6 @@ impl Fault {
     pub fn new(id: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { id: id.into(), detail: detail.into() }
     }
-}
-
-/// What a disk is to the node.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Role {
-    /// Nothing is on it; it may be adopted.
-    Empty,
-    /// It holds a pool of this node.
-    Ours,
-    /// It holds somebody's data; it is left alone.
-    Foreign,
-    /// It holds a pool of another node identity; it is left alone.
-    OtherNode,
-    /// It can't be read.
-    Failing,
-    /// The node was booted from it.
-    BootMedium,
-}
-
-/// A disk. Serial numbers are for the farmer, not for the public part of the API.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Disk {
-    /// The kernel's name in this boot: `nvme0n1`.
-    pub name: String,
-    /// Its model.
-    pub model: String,
-    /// Its serial number.
-    pub serial: String,
-    /// Its size.
-    pub size: Bytes,
-    /// Whether it rotates, by what the device says.
-    pub class: Class,
-    /// What it is to the node.
-    pub role: Role,
-    /// Why: what was found on it, or what it waits for.
-    pub reason: String,
-}
-
-/// A pool: one btrfs on one disk.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Pool {
-    /// Its id, also in the file system's label `zos-<id>`.
-    pub id: String,
-    /// The disk it lies on.
-    pub disk: String,
-    /// The class of the disk.
-    pub class: Class,
-    /// What it can hold.
-    pub size: Bytes,
-    /// What may still be given to volumes.
-    pub free: Bytes,
-    /// Whether the node's state lies on it.
-    pub state: bool,
 }
 
 /// A wired network interface.

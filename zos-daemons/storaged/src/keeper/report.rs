@@ -1,6 +1,7 @@
 //! What the keeper tells: disks with their roles and reasons, and faults.
 
-use zos_types::machine::{Disk, Role};
+use zos_host::block::Bus;
+use zos_types::disk::{Disk, Partition, Role, Transport};
 use zos_types::{Bytes, Fault};
 
 use super::{Entry, Keeper, Phase, Work};
@@ -53,10 +54,21 @@ impl Keeper {
         let disk = &entry.disk;
         Disk {
             name: disk.name.clone(),
+            id: disk.id.clone(),
             model: disk.model.clone().unwrap_or_default(),
             serial: disk.serial.clone().unwrap_or_default(),
+            transport: transport(disk.bus),
             size: Bytes(disk.size),
+            logical_block: disk.logical_block,
+            physical_block: disk.physical_block,
             class: pool::class(disk),
+            health: None,
+            partitions: disk.partitions.iter().map(partition).collect(),
+            signatures: Vec::new(),
+            pool: match (&entry.verdict, role) {
+                (Some(Verdict::Ours(header)), Role::Ours) => Some(header.pool.clone()),
+                _ => None,
+            },
             role,
             reason,
         }
@@ -198,5 +210,27 @@ impl Keeper {
             ),
         };
         Some(Fault::new(format!("storage.identity-conflict:{name}"), detail))
+    }
+}
+
+fn transport(bus: Bus) -> Transport {
+    match bus {
+        Bus::Nvme => Transport::Nvme,
+        Bus::Ata => Transport::Sata,
+        Bus::Scsi => Transport::Sas,
+        Bus::Usb => Transport::Usb,
+        Bus::Virtio => Transport::Virtio,
+        Bus::Mmc => Transport::Mmc,
+        Bus::Other => Transport::Other,
+    }
+}
+
+fn partition(partition: &zos_host::block::Partition) -> Partition {
+    Partition {
+        number: partition.number,
+        start: partition.start,
+        size: Bytes(partition.size),
+        label: partition.label.clone(),
+        holds: Vec::new(),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use zos_host::block::Bus;
-use zos_types::machine::Role;
+use zos_types::disk::Role;
 
 use super::*;
 use crate::disk::header::{Stage, sample};

@@ -24,7 +24,7 @@ use zos_api::local::identity::{Seal, Unseal};
 use zos_api::local::storage::{CreateVolume, Volume, VolumeChange};
 use zos_daemon::{Bus, CallError};
 use zos_types::deployment::{Integrity, KeyHolder};
-use zos_types::{FieldError, TwinId, WorkloadName, machine};
+use zos_types::{FieldError, TwinId, WorkloadName, disk};
 
 use self::files::{Files, Record};
 use self::place::Room;
@@ -150,18 +150,21 @@ impl Volumes {
     }
 
     /// The pools, by id.
-    pub fn pools(&self) -> Vec<machine::Pool> {
+    pub fn pools(&self) -> Vec<disk::Pool> {
         let rooms = self.rooms().into_iter();
         rooms
             .filter_map(|room| {
                 let pool = self.pools.get(&room.pool)?;
-                Some(machine::Pool {
+                Some(disk::Pool {
                     free: room.free(),
                     id: room.pool,
                     disk: pool.disk.clone(),
                     class: room.class,
                     size: room.capacity,
                     state: pool.header.state,
+                    condition: disk::PoolState::Ready,
+                    reasons: Vec::new(),
+                    scrub: None,
                 })
             })
             .collect()

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use zos_types::deployment::{Class, Integrity, KeyHolder};
-use zos_types::machine::{Disk, Pool};
+use zos_types::disk::{Disk, Pool};
 use zos_types::{Bytes, Name, NodeId, TwinId, WorkloadName};
 
 use super::init::Crashes;

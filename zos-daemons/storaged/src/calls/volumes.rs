@@ -1,0 +1,49 @@
+//! Volumes: made, opened, closed, destroyed.
+
+use zos_api::local::Done;
+use zos_api::local::storage::{
+    CloseVolume, CreateVolume, DeleteVolume, ListVolumes, OpenVolume, Volumes,
+};
+use zos_daemon::{Call, Router};
+
+use super::Calls;
+
+pub(super) fn answer(router: Router, calls: &Calls) -> Router {
+    let (create, list, open) = (calls.clone(), calls.clone(), calls.clone());
+    let (close, delete) = (calls.clone(), calls.clone());
+    router
+        .on(move |_: Call, wanted: CreateVolume| {
+            let calls = create.clone();
+            create.apart(async move {
+                let volumes = calls.volumes().await?;
+                calls.lasting_node()?;
+                volumes.lock().await.create(wanted, &calls.bus).await
+            })
+        })
+        .on(move |_: Call, _: ListVolumes| {
+            let calls = list.clone();
+            async move { Ok(Volumes { volumes: calls.volumes().await?.lock().await.list() }) }
+        })
+        .on_fds(move |_: Call, OpenVolume { twin, name }| {
+            let calls = open.clone();
+            open.apart(async move {
+                let volumes = calls.volumes().await?;
+                let (volume, fd) = volumes.lock().await.open(twin, name, &calls.bus).await?;
+                Ok((volume, vec![fd]))
+            })
+        })
+        .on(move |_: Call, CloseVolume { twin, name }| {
+            let calls = close.clone();
+            close.apart(async move {
+                calls.volumes().await?.lock().await.close(twin, name).await?;
+                Ok(Done {})
+            })
+        })
+        .on(move |_: Call, DeleteVolume { twin, name }| {
+            let calls = delete.clone();
+            delete.apart(async move {
+                calls.volumes().await?.lock().await.delete(twin, name).await?;
+                Ok(Done {})
+            })
+        })
+}
