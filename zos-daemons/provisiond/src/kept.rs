@@ -24,6 +24,8 @@ pub fn broken(old: &Deployment, new: &Deployment) -> Vec<FieldError> {
                 stays("integrity", was.integrity != now.integrity, format!("`{word}`"));
                 let word = format!("{:?}", was.key).to_lowercase();
                 stays("key", was.key != now.key, format!("`{word}`"));
+                let word = was.from.as_ref().map_or("absent".into(), |from| format!("`{from}`"));
+                stays("from", was.from != now.from, word);
             }
             (Some(Workload::Volume(_)), Workload::Vm(_)) => stays("type", true, "`volume`".into()),
             (Some(Workload::Vm(_)), Workload::Volume(_)) => stays("type", true, "`vm`".into()),
@@ -64,6 +66,10 @@ mod tests {
             &VOLUME.replace("1GiB\"", "1GiB\", \"key\": \"twin\""),
             &["/workloads/d/key"],
         );
+        let from = |of: &str| VOLUME.replace("1GiB\"", &format!("1GiB\", \"from\": \"{of}\""));
+        check(VOLUME, &from("e"), &["/workloads/d/from"]);
+        check(&from("e"), &from("e@monday"), &["/workloads/d/from"]);
+        check(&from("e"), &from("e"), &[]);
         check(VM, &VM.replace("64MiB", "128MiB"), &[]);
         check(VM, &VOLUME.replace("\"d\"", "\"a\""), &["/workloads/a/type"]);
     }

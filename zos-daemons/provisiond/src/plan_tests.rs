@@ -32,6 +32,7 @@ fn volume() -> Volume {
         class: Default::default(),
         integrity: Default::default(),
         key: Default::default(),
+        from: None,
     }
 }
 

@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 
 use crate::capacity::Resources;
 use crate::name::Name;
+use crate::origin::OriginName;
 use crate::problem::FieldError;
 use crate::unit::{Bytes, GIB, MIB, TIB};
 
@@ -132,6 +133,10 @@ pub struct Volume {
     /// Who holds its key.
     #[serde(default)]
     pub key: KeyHolder,
+    /// What it is made from, once: `[deployment/]volume[@snapshot]` of the same twin. It is a volume of
+    /// its own from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<OriginName>,
 }
 
 /// A class of disk.
@@ -234,6 +239,19 @@ impl Deployment {
                         "from 16MiB to 64TiB".into(),
                     );
                     rule(!size.is_multiple_of(MIB), at("size"), "a multiple of 1MiB".into());
+                    if let Some(from) = volume.from.as_ref().filter(|o| o.deployment.is_none()) {
+                        let named = self.workloads.get(&from.volume);
+                        rule(
+                            &from.volume == name,
+                            at("from"),
+                            "a volume isn't made from itself".into(),
+                        );
+                        rule(
+                            matches!(named, Some(Workload::Vm(_))),
+                            at("from"),
+                            format!("names no volume: `{}`", from.volume),
+                        );
+                    }
                 }
                 Workload::Vm(vm) => {
                     rule(!(1..=128).contains(&vm.cpu), at("cpu"), "from 1 to 128".into());
@@ -417,6 +435,10 @@ mod tests {
         );
         check(r#""data": {"#, r#""Da/ta": {"#, "/workloads/Da~1ta", "is no name");
         check("1GiB", "1MiB", "/workloads/data/size", "from 16MiB");
+        let from = |text: &str| format!(r#""class": "ssd", "from": "{text}""#);
+        check(r#""class": "ssd""#, &from("a b"), "/workloads/data/from", "is no name");
+        check(r#""class": "ssd""#, &from("data@monday"), "/workloads/data/from", "from itself");
+        check(r#""class": "ssd""#, &from("hello"), "/workloads/data/from", "names no volume");
         check(r#""nat""#, r#""lan""#, "/workloads/hello/networks/0/network", "unknown variant");
     }
 

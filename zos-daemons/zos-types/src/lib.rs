@@ -1,7 +1,7 @@
 //! The node's words, as types: what a twin asks for, what a node has, what it says about both.
 //!
 //! ```text
-//!  id ── name ── unit                     the atoms: keys, names, sizes
+//!  id ── name ── origin ── unit           the atoms: keys, names, sizes
 //!   │
 //!  deployment ──▶ (admission, plan) ──▶ status      what a twin wants, and what became of it
 //!   │
@@ -21,6 +21,7 @@ pub mod disk;
 pub mod id;
 pub mod machine;
 pub mod name;
+pub mod origin;
 pub mod problem;
 pub mod status;
 pub mod unit;
@@ -31,5 +32,6 @@ pub use deployment::{Deployment, Workload};
 pub use id::{Id, NodeId, TwinId};
 pub use machine::Fault;
 pub use name::{Name, WorkloadName};
+pub use origin::{Origin, OriginName};
 pub use problem::{FieldError, Problem};
 pub use unit::Bytes;
