@@ -7,6 +7,7 @@
 //!   │
 //!  capacity ──▶ cloud                     what a machine offers, and its price units
 //!  machine                                disks, pools, links, services, faults
+//!  volume                                 how a volume does, what it is sealed with, its snapshots
 //!  problem                                how the API says no
 //! ```
 //!
@@ -25,6 +26,7 @@ pub mod origin;
 pub mod problem;
 pub mod status;
 pub mod unit;
+pub mod volume;
 
 pub use capacity::{Amount, Capacity};
 pub use cloud::CloudUnits;
