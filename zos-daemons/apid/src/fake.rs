@@ -235,7 +235,7 @@ fn status(name: &Name, deployment: Deployment, stuck: bool) -> DeploymentStatus 
             Workload::Volume(_) => (State::Ready, None),
         };
         let since = Timestamp::UNIX_EPOCH;
-        (name.clone(), WorkloadStatus { state, since, restarts: 0, address })
+        (name.clone(), WorkloadStatus { address, ..WorkloadStatus::new(state, since) })
     });
     DeploymentStatus { name: name.clone(), workloads: workloads.collect(), deployment }
 }

@@ -122,8 +122,7 @@ impl View<'_> {
             if ours && !workloads.contains_key(&key.1.workload) {
                 let state = State::Stopping;
                 let since = history.since(&key, &state, self.now.wall);
-                let leaving = WorkloadStatus { state, since, restarts: 0, address: None };
-                workloads.insert(key.1.workload, leaving);
+                workloads.insert(key.1.workload, WorkloadStatus::new(state, since));
             }
         }
         DeploymentStatus { name: owner.1.clone(), deployment: deployment.clone(), workloads }
@@ -135,10 +134,9 @@ impl View<'_> {
             Workload::Vm(vm) => match self.seen.vm(key) {
                 Some(seen) if &seen.vm == vm => {
                     return WorkloadStatus {
-                        state: seen.state.clone(),
-                        since: seen.since,
                         restarts: seen.restarts,
                         address: seen.address,
+                        ..WorkloadStatus::new(seen.state.clone(), seen.since)
                     };
                 }
                 Some(_) => self.step(key).unwrap_or(State::Preparing),
@@ -146,7 +144,7 @@ impl View<'_> {
             },
         };
         let since = history.since(key, &state, self.now.wall);
-        WorkloadStatus { state, since, restarts: 0, address: None }
+        WorkloadStatus::new(state, since)
     }
 
     /// The state that a workload's own step gives it, if there is one.

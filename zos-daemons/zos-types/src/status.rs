@@ -3,6 +3,7 @@
 //! ```text
 //!  pending ─▶ preparing ─▶ running | ready ─▶ stopping ─▶ (gone)
 //!                 ▲            │
+//!                 │            ├─▶ at-risk, rebuilding     a thing to keep that works, on one copy of two
 //!                 │ retry_at   ├─▶ stopped          a VM that ended and is not to run again
 //!                 ├─ degraded ◀┤                    a step failed; it is tried again
 //!                 └─ quarantined                    a VM that ends again and again; it is left alone for long
@@ -16,6 +17,7 @@ use utoipa::ToSchema;
 
 use crate::deployment::Deployment;
 use crate::name::Name;
+use crate::volume::VolumeStatus;
 
 /// The state of a workload.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
@@ -29,6 +31,16 @@ pub enum State {
     Running,
     /// A thing to keep that exists.
     Ready,
+    /// It works, and its data has no second copy any more, or its disk fails.
+    AtRisk {
+        /// Why, and what is done about it.
+        reason: String,
+    },
+    /// It works, and a second copy of its data is being made.
+    Rebuilding {
+        /// Why, and how far it is.
+        reason: String,
+    },
     /// A VM that ended and stays so.
     Stopped {
         /// How it ended.
@@ -56,6 +68,18 @@ pub enum State {
 }
 
 impl State {
+    /// Whether it is as it was asked for, or has ended as it may: nothing more is to be waited for.
+    pub fn is_settled(&self) -> bool {
+        matches!(
+            self,
+            Self::Running
+                | Self::Ready
+                | Self::AtRisk { .. }
+                | Self::Rebuilding { .. }
+                | Self::Stopped { .. }
+        )
+    }
+
     /// The state's name, as in JSON.
     pub fn word(&self) -> &'static str {
         match self {
@@ -63,6 +87,8 @@ impl State {
             Self::Preparing => "preparing",
             Self::Running => "running",
             Self::Ready => "ready",
+            Self::AtRisk { .. } => "at-risk",
+            Self::Rebuilding { .. } => "rebuilding",
             Self::Stopped { .. } => "stopped",
             Self::Degraded { .. } => "degraded",
             Self::Quarantined { .. } => "quarantined",
@@ -87,6 +113,16 @@ pub struct WorkloadStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub address: Option<std::net::IpAddr>,
+    /// More of a volume, once it exists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<VolumeStatus>,
+}
+
+impl WorkloadStatus {
+    /// A workload in a state since a time; what only some have is none.
+    pub fn new(state: State, since: Timestamp) -> Self {
+        Self { state, since, restarts: 0, address: None, volume: None }
+    }
 }
 
 /// A deployment as it was asked for, and as it is.

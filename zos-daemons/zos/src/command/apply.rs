@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use zos_api::client::{Client, ClientError};
 use zos_api::local::Change;
 use zos_api::node::Applied;
-use zos_types::status::{DeploymentStatus, State};
+use zos_types::status::DeploymentStatus;
 use zos_types::{Deployment, Name};
 
 use super::deployments::{detail, text};
@@ -122,12 +122,10 @@ async fn wait(client: &Client, name: &Name, bound: Duration) -> anyhow::Result<D
 
 /// The workloads that are not yet as they should be; none when all are.
 fn late(status: &DeploymentStatus) -> Option<String> {
-    let settled =
-        |state: &State| matches!(state, State::Running | State::Ready | State::Stopped { .. });
     let late: Vec<String> = status
         .workloads
         .iter()
-        .filter(|(_, workload)| !settled(&workload.state))
+        .filter(|(_, workload)| !workload.state.is_settled())
         .map(|(name, workload)| format!("{}/{name} is {}", status.name, workload.state.word()))
         .collect();
     (!late.is_empty()).then(|| late.join(", "))

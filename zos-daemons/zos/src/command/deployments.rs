@@ -37,7 +37,7 @@ pub(super) async fn show(client: &Client, name: &Name, output: Output) -> anyhow
 /// A deployment for people.
 pub(super) fn text(status: &DeploymentStatus) -> String {
     let rows = status.workloads.iter().map(|(name, workload)| {
-        let WorkloadStatus { state, since, restarts, address } = workload;
+        let WorkloadStatus { state, since, restarts, address, .. } = workload;
         let address = address.map_or_else(|| "-".to_owned(), |a| a.to_string());
         [
             format!("{}/{name}", status.name),
@@ -61,6 +61,7 @@ pub(super) fn text(status: &DeploymentStatus) -> String {
 pub(super) fn detail(state: &State) -> String {
     match state {
         State::Stopped { cause } => plain(cause),
+        State::AtRisk { reason } | State::Rebuilding { reason } => plain(reason),
         State::Degraded { fault, retry_at } => {
             format!("{}; tried again at {retry_at:.0}", plain(fault))
         }
