@@ -151,7 +151,11 @@ impl Life {
         }
         match &event {
             Event::Disks(..) => self.listed = true,
-            Event::Judged(..) | Event::Opened(..) | Event::Owned(..) | Event::Prepared(_) => {
+            Event::Judged(..)
+            | Event::Marked(..)
+            | Event::Opened(..)
+            | Event::Owned(..)
+            | Event::Prepared(_) => {
                 self.working = self.working.saturating_sub(1);
             }
             Event::Identity(..) | Event::Tick => {}
@@ -228,6 +232,10 @@ impl Life {
             Job::Sample(key) => {
                 let Some(disk) = disk(&key) else { return };
                 Box::new(move || Event::Judged(key, machine.judge(&disk, true)))
+            }
+            Job::Mark(key) => {
+                let Some(disk) = disk(&key) else { return };
+                Box::new(move || Event::Marked(key, machine.marks(&disk)))
             }
             Job::Adopt(key, plan) => {
                 let Some(disk) = disk(&key) else { return };

@@ -15,6 +15,7 @@ use zos_types::NodeId;
 
 use crate::disk::header::Header;
 use crate::disk::judge::{self, Verdict};
+use crate::disk::marks::{self, Marks};
 use crate::disk::read::Reader;
 use crate::keeper::Event;
 use crate::pool::{self, Plan, Pool, PoolError};
@@ -30,6 +31,8 @@ pub trait Machine: std::fmt::Debug + Send + Sync + 'static {
     fn watch(&self, news: mpsc::Sender<Event>) -> Watching;
     /// Judges a disk: by its ends, or completely.
     fn judge(&self, disk: &Disk, completely: bool) -> Verdict;
+    /// Looks what lies where on a disk, for people.
+    fn marks(&self, disk: &Disk) -> Marks;
     /// Makes a pool on a disk that is still empty, and opens it.
     fn adopt(&self, disk: &Disk, plan: &Plan) -> Result<Pool, PoolError>;
     /// Opens a pool that is ready.
@@ -65,6 +68,19 @@ impl Machine for Node {
             Ok(reader) => judge::probe(&reader, disk.logical_block),
             Err(error) => Verdict::Unreadable(error.to_string()),
         }
+    }
+
+    fn marks(&self, disk: &Disk) -> Marks {
+        // The kernel may have learnt of partitions since the disk came.
+        let now = zos_host::block::disk(&self.0.root, disk.name.clone());
+        let partitions = now.map_or_else(|| disk.partitions.clone(), |now| now.partitions);
+        let looked = Reader::open(&disk.path(), disk.size)
+            .and_then(|reader| marks::look(&reader, &partitions));
+        looked.unwrap_or_else(|error| {
+            let whole = vec![format!("unreadable: {error}")];
+            let partitions = partitions.into_iter().map(|at| (at, Vec::new())).collect();
+            Marks { whole, partitions }
+        })
     }
 
     fn adopt(&self, disk: &Disk, plan: &Plan) -> Result<Pool, PoolError> {

@@ -19,6 +19,7 @@ use identityd::key;
 use sha2::{Digest, Sha256};
 use storaged::disk::header::{Header, Stage, VERSION};
 use storaged::disk::judge::Verdict;
+use storaged::disk::marks::Marks;
 use storaged::keeper::Event;
 use storaged::machine::{Machine, Watching};
 use storaged::pool::{Plan, Pool, PoolError, SUBVOLUMES, class};
@@ -147,6 +148,15 @@ impl Machine for Disks {
             Ok(None) => Verdict::Blank,
             Err(error) => Verdict::Unreadable(error.to_string()),
         }
+    }
+
+    fn marks(&self, disk: &Disk) -> Marks {
+        let whole = match self.judge(disk, true) {
+            Verdict::Ours(_) | Verdict::Unfinished(_) => vec!["pool of ZOS".to_owned()],
+            Verdict::Foreign(_) => vec!["ext2/3/4".to_owned()],
+            _ => Vec::new(),
+        };
+        Marks { whole, partitions: Vec::new() }
     }
 
     fn adopt(&self, disk: &Disk, plan: &Plan) -> Result<Pool, PoolError> {

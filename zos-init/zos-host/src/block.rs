@@ -43,11 +43,11 @@ pub enum Bus {
     Nvme,
     /// SATA or PATA.
     Ata,
-    /// SCSI that is none of the others: SAS, hardware RAID, virtio-scsi.
+    /// SCSI that is none of the others: SAS, hardware RAID.
     Scsi,
     /// USB: may be the boot stick.
     Usb,
-    /// virtio-blk.
+    /// virtio-blk or virtio-scsi.
     Virtio,
     /// SD card or eMMC.
     Mmc,
@@ -276,7 +276,7 @@ fn bus(name: &str, place: &str) -> Bus {
         Bus::Mmc
     } else if place.contains("/usb") {
         Bus::Usb
-    } else if name.starts_with("vd") {
+    } else if name.starts_with("vd") || name.starts_with("sd") && place.contains("/virtio") {
         Bus::Virtio
     } else if place.contains("/ata") {
         Bus::Ata

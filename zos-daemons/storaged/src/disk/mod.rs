@@ -9,5 +9,6 @@
 pub mod gpt;
 pub mod header;
 pub mod judge;
+pub mod marks;
 pub mod read;
 pub mod signature;

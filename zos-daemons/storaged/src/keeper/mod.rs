@@ -22,6 +22,7 @@ use zos_types::NodeId;
 
 use crate::disk::header::Header;
 use crate::disk::judge::Verdict;
+use crate::disk::marks::Marks;
 use crate::pool::{self, Plan, Pool};
 use crate::settle::Wanted;
 
@@ -70,6 +71,8 @@ pub enum Event {
     Disks(Vec<block::Disk>, Vec<String>),
     /// A probe or a sampling ended.
     Judged(DiskKey, Verdict),
+    /// What lies where on a disk was looked at.
+    Marked(DiskKey, Marks),
     /// An adoption or an opening ended.
     Opened(DiskKey, Result<Box<Pool>, String>),
     /// A pool was given an owner.
@@ -89,6 +92,8 @@ pub enum Job {
     Probe(DiskKey),
     /// Judge a disk completely.
     Sample(DiskKey),
+    /// Look what lies where on it, for people.
+    Mark(DiskKey),
     /// Make a pool on it.
     Adopt(DiskKey, Plan),
     /// Open the pool on it.
@@ -125,7 +130,20 @@ struct Entry {
     boot_medium: bool,
     verdict: Option<Verdict>,
     judged: Duration,
+    marks: Look,
     work: Work,
+}
+
+/// What is known of a disk's marks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Look {
+    /// Nothing, or what was known has changed.
+    Due,
+    /// They are being looked at.
+    Begun,
+    /// They changed since that began.
+    Again,
+    Done(Marks),
 }
 
 /// Where the boot stands.
@@ -249,6 +267,7 @@ impl Keeper {
         self.look(now, &mut jobs, &mut wake);
         self.decide(now, &mut jobs, &mut wake);
         self.use_disks(&mut jobs);
+        self.mark(&mut jobs);
         (jobs, wake)
     }
 
@@ -259,12 +278,20 @@ impl Keeper {
                 if let Some(entry) = self.entry(&key) {
                     entry.work = Work::None;
                     entry.judged = now;
+                    entry.look_again();
                     tracing::info!("{}: {verdict}", key.name);
                     entry.verdict = Some(verdict);
                 }
             }
+            Event::Marked(key, marks) => {
+                if let Some(entry) = self.entry(&key) {
+                    let again = entry.marks == Look::Again;
+                    entry.marks = if again { Look::Due } else { Look::Done(marks) };
+                }
+            }
             Event::Opened(key, result) => {
                 if let Some(entry) = self.entry(&key) {
+                    entry.look_again();
                     match result {
                         Ok(pool) => {
                             entry.work = Work::Open { owning: false };
@@ -304,12 +331,18 @@ impl Keeper {
 
     fn take_disks(&mut self, now: Duration, disks: Vec<block::Disk>, gone: &[String]) {
         self.listed = true;
-        let here = |name: &String| disks.iter().any(|disk| &disk.name == name);
+        // A name that is used again may be another disk's, and a medium may leave its reader: news
+        // of that can be lost when many come at once.
+        let is_here = |entry: &Entry| {
+            let same =
+                |disk: &&block::Disk| disk.name == entry.key.name && disk.id == entry.disk.id;
+            disks.iter().find(same).is_some_and(|disk| disk.size > 0)
+        };
         let lost: Vec<String> = self
             .entries
-            .keys()
-            .filter(|name| gone.contains(name) || !here(name))
-            .cloned()
+            .iter()
+            .filter(|(name, entry)| gone.contains(name) || !is_here(entry))
+            .map(|(name, _)| name.clone())
             .collect();
         for name in lost {
             let Some(entry) = self.entries.remove(&name) else { continue };
@@ -338,6 +371,7 @@ impl Keeper {
                     boot_medium,
                     verdict: None,
                     judged: now,
+                    marks: Look::Due,
                     work: Work::None,
                 },
             );
@@ -369,6 +403,22 @@ impl Keeper {
         }
     }
 
+    /// Looks what lies where, once the node has its state: no boot waits for what people read.
+    fn mark(&mut self, jobs: &mut Vec<Job>) {
+        if !matches!(self.phase, Phase::Settled { .. }) {
+            return;
+        }
+        let quiet = |entry: &&mut Entry| {
+            let judged = entry.verdict.is_some() || entry.boot_medium;
+            let changing = matches!(entry.work, Work::Probing | Work::Adopting | Work::Opening);
+            entry.marks == Look::Due && judged && !changing
+        };
+        for entry in self.entries.values_mut().filter(quiet) {
+            entry.marks = Look::Begun;
+            jobs.push(Job::Mark(entry.key.clone()));
+        }
+    }
+
     fn holder(&self, pool: &str) -> Option<&Entry> {
         self.entries.values().find(|entry| entry.holds(pool))
     }
@@ -382,6 +432,12 @@ impl Keeper {
 }
 
 impl Entry {
+    /// What lies on the disk may be something else now.
+    fn look_again(&mut self) {
+        let begun = matches!(self.marks, Look::Begun | Look::Again);
+        self.marks = if begun { Look::Again } else { Look::Due };
+    }
+
     /// Whether the disk could be a pool, were it empty.
     fn fits(&self) -> bool {
         self.misfit().is_none()

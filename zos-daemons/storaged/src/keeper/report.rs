@@ -4,7 +4,7 @@ use zos_host::block::Bus;
 use zos_types::disk::{Disk, Partition, Role, Transport};
 use zos_types::{Bytes, Fault};
 
-use super::{Entry, Keeper, Phase, Work};
+use super::{Entry, Keeper, Look, Phase, Work};
 use crate::disk::header::Header;
 use crate::disk::judge::Verdict;
 use crate::pool;
@@ -63,8 +63,14 @@ impl Keeper {
             physical_block: disk.physical_block,
             class: pool::class(disk),
             health: None,
-            partitions: disk.partitions.iter().map(partition).collect(),
-            signatures: Vec::new(),
+            partitions: match &entry.marks {
+                Look::Done(marks) => marks.partitions.iter().map(partition).collect(),
+                _ => disk.partitions.iter().map(|at| partition(&(at.clone(), vec![]))).collect(),
+            },
+            signatures: match &entry.marks {
+                Look::Done(marks) => marks.whole.clone(),
+                _ => Vec::new(),
+            },
             pool: match (&entry.verdict, role) {
                 (Some(Verdict::Ours(header)), Role::Ours) => Some(header.pool.clone()),
                 _ => None,
@@ -89,7 +95,9 @@ impl Keeper {
                 None => (Role::Empty, "its ends are empty; it is being looked through".to_owned()),
             },
             (Some(Verdict::Trace(what)), _) => (Role::Foreign, what.clone()),
-            (Some(Verdict::Foreign(what)), _) => (Role::Foreign, format!("it holds {what}")),
+            (Some(Verdict::Foreign(what)), _) => {
+                (Role::Foreign, format!("it holds {}", entry.holdings(what)))
+            }
             (Some(Verdict::Unreadable(error)), _) => {
                 (Role::Failing, format!("it can't be read: {error}"))
             }
@@ -157,7 +165,8 @@ impl Keeper {
             Some(Verdict::Foreign(what)) => fault(
                 "foreign-disk",
                 format!(
-                    "it holds {what} and is left alone; to give it to the node, wipe it elsewhere"
+                    "it holds {} and is left alone; to give it to the node, wipe it elsewhere",
+                    entry.holdings(what)
                 ),
             ),
             Some(Verdict::Trace(what)) => {
@@ -225,12 +234,22 @@ fn transport(bus: Bus) -> Transport {
     }
 }
 
-fn partition(partition: &zos_host::block::Partition) -> Partition {
+impl Entry {
+    /// What is on a foreign disk, with what its partitions hold once they were looked at.
+    fn holdings(&self, judged: &str) -> String {
+        match &self.marks {
+            Look::Done(marks) if !marks.partitions.is_empty() => marks.in_words(),
+            _ => judged.to_owned(),
+        }
+    }
+}
+
+fn partition((partition, holds): &(zos_host::block::Partition, Vec<String>)) -> Partition {
     Partition {
         number: partition.number,
         start: partition.start,
         size: Bytes(partition.size),
         label: partition.label.clone(),
-        holds: Vec::new(),
+        holds: holds.clone(),
     }
 }

@@ -45,6 +45,7 @@ struct Machine {
     /// What was written, in order: `adopt nvme0n1 state`, `own nvme0n1 x`.
     written: Vec<String>,
     opened: Vec<String>,
+    marked: Vec<String>,
     slow: Vec<String>,
     fails: Vec<String>,
 }
@@ -62,6 +63,7 @@ impl Machine {
             next_pool: 100,
             written: Vec::new(),
             opened: Vec::new(),
+            marked: Vec::new(),
             slow: Vec::new(),
             fails: Vec::new(),
         }
@@ -94,6 +96,15 @@ impl Machine {
                     other => other.clone(),
                 };
                 Some(Event::Judged(key, verdict))
+            }
+            Job::Mark(key) => {
+                let whole = match &self.disks[&key.name].2 {
+                    Verdict::Foreign(what) => vec![what.clone()],
+                    Verdict::Ours(_) => vec!["pool of ZOS".to_owned()],
+                    _ => Vec::new(),
+                };
+                self.marked.push(key.name.clone());
+                Some(Event::Marked(key, Marks { whole, partitions: Vec::new() }))
             }
             Job::Sample(key) if self.slow.contains(&key.name) => None,
             Job::Sample(key) => {
@@ -401,4 +412,49 @@ fn the_farmers_words_are_followed_or_shown() {
     check(&[("identity", &node.to_string())], true, Wanted::Node(node), &[]);
     check(&[("disk.adopt", "all")], false, Wanted::Unsaid, &["settings.refused:disk.adopt"]);
     check(&[("identity", "me")], true, Wanted::Unsaid, &["settings.refused:identity"]);
+}
+
+#[test]
+fn what_lies_on_a_disk_is_told_once_the_node_has_its_state_and_again_when_it_changed() {
+    let disks = [(0, "nvme0n1", Verdict::Empty), (0, "sda", Verdict::Foreign("xfs".into()))];
+    let mut machine = Machine::new(Wanted::Unsaid, &disks);
+    machine.until(4);
+    assert!(machine.marked.is_empty() && machine.keeper.settled().is_none());
+    machine.until(6);
+    machine.identity(X);
+    machine.until(30);
+    let told = |name: &str| {
+        let disk = machine.keeper.disks().into_iter().find(|disk| disk.name == name).unwrap();
+        disk.signatures
+    };
+    assert_eq!((told("nvme0n1"), told("sda")), (vec!["pool of ZOS".into()], vec!["xfs".into()]));
+    assert_eq!(machine.marked.len(), 2, "{:?}", machine.marked);
+}
+
+#[test]
+fn a_name_that_is_used_again_is_another_disk_even_when_the_news_of_it_were_lost() {
+    let disks = [(0, "nvme0n1", state(1, Some(X))), (0, "sda", Verdict::Foreign("xfs".into()))];
+    let mut machine = Machine::new(Wanted::Unsaid, &disks);
+    machine.until(1);
+    machine.identity(X);
+    assert_eq!(machine.role("sda"), Role::Foreign);
+    // Another disk in the same slot, told by no `remove`.
+    let other = block::Disk { id: "another".into(), ..disk("sda", 8) };
+    machine.disks.insert("sda".into(), (0, other, Verdict::Empty));
+    machine.until(2);
+    assert_eq!(machine.role("sda"), Role::Ours);
+    assert_eq!(machine.written, ["adopt sda"]);
+    // The state's disk is pulled and put back under another name: its pool is opened there.
+    let (at, _, verdict) = machine.disks.remove("nvme0n1").unwrap();
+    machine.until(3);
+    assert_eq!(machine.faults(), ["storage.disk-gone:nvme0n1"]);
+    let back = block::Disk { id: "nvme0n1".into(), ..disk("nvme1n1", 8) };
+    machine.disks.insert("nvme1n1".into(), (at, back, verdict));
+    machine.until(4);
+    assert!(machine.faults().is_empty(), "{:?}", machine.faults());
+    assert_eq!(machine.opened, ["nvme0n1", "nvme1n1"]);
+    // A medium that leaves its reader is gone, though the reader stays.
+    machine.disks.get_mut("sda").unwrap().1.size = 0;
+    machine.until(5);
+    assert!(machine.keeper.disks().iter().all(|disk| disk.name != "sda"));
 }

@@ -85,6 +85,24 @@ fn stable_ids() {
 }
 
 #[test]
+fn buses() {
+    for (name, place, expect) in [
+        ("nvme0n1", "pci0000:00/0000:00:04.0/nvme/nvme0/nvme0n1", Bus::Nvme),
+        ("sda", "pci0000:00/0000:00:1f.2/ata1/host0/target0:0:0/0:0:0:0/block/sda", Bus::Ata),
+        ("sdb", "pci0000:00/0000:00:14.0/usb1/1-1/1-1:1.0/host6/block/sdb", Bus::Usb),
+        ("sdc", "pci0000:00/0000:01:00.0/host2/port-2:0/end_device-2:0/block/sdc", Bus::Scsi),
+        ("sdd", "pci0000:00/0000:00:05.0/virtio2/host3/target3:0:0/block/sdd", Bus::Virtio),
+        ("vda", "pci0000:00/0000:00:03.0/virtio0/block/vda", Bus::Virtio),
+        // a USB controller behind virtio stays USB
+        ("sde", "virtio1/usb2/2-1/host4/block/sde", Bus::Usb),
+        ("mmcblk0", "platform/mmc_host/mmc0/block/mmcblk0", Bus::Mmc),
+        ("pmem0", "ndbus0/region0/block/pmem0", Bus::Other),
+    ] {
+        assert_eq!(bus(name, place), expect, "{name}");
+    }
+}
+
+#[test]
 fn kinds_by_name() {
     for (name, expect) in [
         ("sda", Kind::Disk),
