@@ -35,7 +35,9 @@ impl Peers {
         let tree = tree()?;
         let mut peers = Self::default();
         for name in programs {
-            peers.add(&tree.join("usr/bin").join(name), &tree)?;
+            let places = ["usr/bin", "usr/sbin"].map(|place| tree.join(place).join(name));
+            let program = places.iter().find(|path| path.exists());
+            peers.add(program.with_context(|| format!("no package has {name}"))?, &tree)?;
         }
         Ok(peers)
     }

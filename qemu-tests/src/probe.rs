@@ -201,10 +201,31 @@ impl Probe {
         pid.as_u64().context("the probe tells no number")
     }
 
-    /// The device of a virtio disk, by its serial number.
+    /// Calls a method so often, one call after another, `#` in the parameters being the call's number from 0: seconds
+    /// of all.
+    #[allow(clippy::needless_pass_by_value, clippy::cast_precision_loss)] // a literal; microseconds
+    pub fn many(
+        &mut self,
+        noun: &str,
+        method: &str,
+        count: usize,
+        parameters: Value,
+        patience: Duration,
+    ) -> Result<f64> {
+        let command = format!("many /run/zos/{noun}.sock {method} {count} {parameters}");
+        let micros = self.ask(&command, patience).with_context(|| command.clone())?;
+        Ok(micros.as_u64().context("the probe tells no number")? as f64 / 1e6)
+    }
+
+    /// The device of a virtio or NVMe disk, by its serial number.
     pub fn disk(&mut self, serial: &str) -> Result<String> {
-        for name in self.list("/sys/block")?.into_iter().filter(|name| name.starts_with("vd")) {
-            if self.read(&format!("/sys/block/{name}/serial"))?.trim() == serial {
+        for name in self.list("/sys/block")? {
+            let place = match &name[..2.min(name.len())] {
+                "vd" => "serial",
+                "nv" => "device/serial",
+                _ => continue,
+            };
+            if self.read(&format!("/sys/block/{name}/{place}"))?.trim() == serial {
                 return Ok(format!("/dev/{name}"));
             }
         }

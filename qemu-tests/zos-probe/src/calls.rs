@@ -68,6 +68,25 @@ pub(crate) fn follow(rest: &str, mut port: File) -> Result<Value> {
     Ok(true.into())
 }
 
+/// `SOCKET METHOD COUNT JSON`: so many calls, one after another, `#` in the parameters being the call's number from 0;
+/// microseconds of all. Stops at the first that is refused.
+pub(crate) fn many(rest: &str) -> Result<Value> {
+    let words: Vec<&str> = rest.splitn(4, ' ').collect();
+    let [socket, method, count, json] = words[..] else {
+        anyhow::bail!("many SOCKET METHOD COUNT JSON");
+    };
+    let count: u64 = count.parse().context("COUNT")?;
+    let mut client = Client::connect(socket, FOR_EVER)?;
+    let start = Instant::now();
+    for number in 0..count {
+        let parameters = parameters(Some(&json.replace('#', &number.to_string())))?;
+        let _: Map<String, Value> = client
+            .call(method, &parameters, Vec::new())
+            .with_context(|| format!("call {number} of {method}"))?;
+    }
+    Ok(u64::try_from(start.elapsed().as_micros())?.into())
+}
+
 fn parameters(text: Option<&str>) -> Result<Value> {
     text.map_or(Ok(Map::new().into()), |text| serde_json::from_str(text).context("read JSON"))
 }

@@ -7,6 +7,7 @@
 //!  ls PATH                    freeze CGROUP 0|1      as UID ["PROGRAM", ..]
 //!  udp start IP:PORT MILLIS   udp stop               spawn ["PROGRAM", ..]
 //!  copy PATH PATH
+//!  many SOCKET METHOD COUNT JSON
 //!  varlink SOCKET METHOD JSON                        watch SOCKET METHOD COUNT MILLIS JSON
 //!  follow SOCKET METHOD JSON  ─▶ {"told": ..} for each reply, until the end
 //!  start NAME ["PROGRAM", ..]   ended NAME MILLIS   until NAME MILLIS TEXT   tail NAME BYTES
@@ -50,6 +51,7 @@ fn main() -> Result<ExitCode> {
         [_, "stamp", name] => match bench::stamp(name)? {},
         [_, "go"] => return bench::go().map(|()| ExitCode::SUCCESS),
         [_, "act", ref part @ ..] => return act::act(part).map(ExitCode::from),
+        [_, "speed", disk, seconds] => return guest::speed(disk, seconds).map(|()| ExitCode::SUCCESS),
         [_, "serve"] => return guest::net::serve().map(|()| ExitCode::SUCCESS),
         [_, "shout", mib] => match bench::shout(mib)? {},
         _ => {}
@@ -133,6 +135,7 @@ fn obey(
         "signal" => process::signal(rest),
         "udp" => datagrams.obey(rest),
         "varlink" => calls::call(rest),
+        "many" => calls::many(rest),
         "watch" => calls::watch(rest),
         "follow" => calls::follow(rest, port.try_clone().context("share the port")?),
         "spawn" => process::spawn(rest),

@@ -3,6 +3,7 @@
 //! ```text
 //!  node     our image, direct kernel ─▶ phases, idle memory, each process's share, a VM's overhead
 //!  inits    PID 1, s6 and runit, each with the same services
+//!  disks    in a node: adoption, volumes by the hundred, a VM on each kind of volume beside dm-thin
 //!  vms      in a node, turn by turn: zos-vmm | QEMU microvm | QEMU q35: boots, disk, network; isolation of neighbours
 //!  debian   Debian's cloud kernel and stock systemd root, booted the same way
 //!  image    sizes
@@ -13,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod debian;
+mod disks;
 mod figures;
 mod inits;
 mod node;
@@ -27,7 +29,7 @@ use qemu_tests::{Scene, image};
 use crate::figures::Figures;
 
 /// What can be measured by itself.
-const PARTS: [&str; 5] = ["image", "node", "vms", "inits", "debian"];
+const PARTS: [&str; 6] = ["image", "node", "disks", "vms", "inits", "debian"];
 
 /// Measures boot, memory, VMs and their peers, and shows them as a table.
 #[derive(Debug, Parser)]
@@ -39,7 +41,7 @@ struct Arguments {
     /// How often each VMM starts a VM.
     #[arg(long, default_value_t = 5)]
     runs: usize,
-    /// Only these parts: image, node, vms, inits, debian.
+    /// Only these parts: image, node, disks, vms, inits, debian.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Leave out Debian with systemd (its root is made with mmdebstrap, some 100 MB of packages).
@@ -83,6 +85,10 @@ fn parts(arguments: &Arguments, scene: &mut Scene, figures: &mut Figures) -> Res
     if wanted("node") {
         eprintln!("bench: a node boots");
         node::measure(scene, figures).context("measure a node")?;
+    }
+    if wanted("disks") {
+        eprintln!("bench: disks, volumes, and VMs on them");
+        disks::measure(scene, figures).context("measure disks")?;
     }
     if wanted("vms") {
         eprintln!("bench: {} VMs in a node, by each VMM", arguments.runs);

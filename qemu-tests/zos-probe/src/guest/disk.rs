@@ -1,4 +1,4 @@
-//! `/dev/vda` past the page cache: throughput in large pieces, operations a second one at a time and 32 at a time.
+//! A disk past the page cache: throughput in large pieces, operations a second one at a time and 32 at a time.
 
 use std::fs::File;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -35,10 +35,13 @@ impl Aligned {
     }
 }
 
-pub(crate) fn open() -> Result<File> {
+/// Where a guest has its disk.
+pub(crate) const FIRST: &str = "/dev/vda";
+
+pub(crate) fn open(path: &str) -> Result<File> {
     let direct = i32::try_from(OFlags::DIRECT.bits()).context("a flag")?;
     let mut options = File::options();
-    options.read(true).write(true).custom_flags(direct).open("/dev/vda").context("open /dev/vda")
+    options.read(true).write(true).custom_flags(direct).open(path).with_context(|| format!("open {path}"))
 }
 
 /// A number that looks random, the same in each run.
@@ -49,8 +52,8 @@ pub(crate) fn next(state: &mut u64) -> u64 {
     *state
 }
 
-pub(crate) fn speed(time: Duration) -> Result<Value> {
-    let disk = open()?;
+pub(crate) fn speed(path: &str, time: Duration) -> Result<Value> {
+    let disk = open(path)?;
     Ok(json!({
         "read_mib": stream(&disk, time, false)?,
         "write_mib": stream(&disk, time, true)?,

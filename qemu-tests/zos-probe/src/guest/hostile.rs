@@ -30,7 +30,7 @@ pub(crate) fn run(kind: &str, orders: &Orders) -> Result<()> {
 }
 
 fn flood_disk(seed: u64) -> Result<()> {
-    let file = disk::open()?;
+    let file = disk::open(disk::FIRST)?;
     let (mut buffer, mut state) = (disk::Aligned::new(64 << 10), seed);
     loop {
         let at = disk::next(&mut state) % (disk::SPAN / (64 << 10)) * (64 << 10);

@@ -95,7 +95,7 @@ fn run(role: &str, orders: &Orders) -> Result<()> {
             net::serve()
         }
         "speed" => {
-            let mut told = disk::speed(orders.time())?;
+            let mut told = disk::speed(disk::FIRST, orders.time())?;
             if orders.get("to").is_some() {
                 told["network"] = net::speed(orders.to()?, orders.time())?;
             }
@@ -110,6 +110,13 @@ fn run(role: &str, orders: &Orders) -> Result<()> {
             hostile::run(neighbour, orders)
         }
     }
+}
+
+/// `DISK SECONDS`: a disk of the node itself, by the same program: a line of JSON.
+pub(crate) fn speed(path: &str, seconds: &str) -> Result<()> {
+    let time = Duration::from_secs(seconds.parse().context("SECONDS")?);
+    println!("{}", disk::speed(path, time)?);
+    Ok(())
 }
 
 /// A line on the console, marked as ours.

@@ -34,7 +34,7 @@ fn timer(time: Duration) -> Samples {
 
 /// A sector written, and another one read.
 fn trips(time: Duration) -> Result<Samples> {
-    let file = disk::open()?;
+    let file = disk::open(disk::FIRST)?;
     let (mut buffer, mut state) = (disk::Aligned::new(4096), 1);
     let (mut samples, start) = (Samples::default(), Instant::now());
     while start.elapsed() < time {

@@ -24,7 +24,7 @@ use qemu_tests::{Boot, Disk, MIB, Node, Scene, image};
 use serde_json::Value;
 
 use crate::figures::Figures;
-use pack::Qemu;
+pub(crate) use pack::{KERNEL, Qemu, pack};
 pub(crate) use ways::{Vm, Way};
 
 /// Disks of the node that guests use, by their serial numbers.
@@ -46,7 +46,7 @@ impl Bench {
         let dir = scene.dir().to_owned();
         let peers = Peers::pinned(&["ip"])?;
         let initramfs = dir.join("vms.img");
-        let (qemu, own) = pack::pack(&initramfs, &peers)?;
+        let (qemu, own) = pack(&initramfs, &peers)?;
         let mut disks = Vec::new();
         for id in DISKS {
             let path = dir.join(format!("{id}.img"));
@@ -93,7 +93,7 @@ impl Bench {
 }
 
 /// The value behind the mark in a line of a guest's console.
-fn parse(line: &str) -> Option<Value> {
+pub(crate) fn parse(line: &str) -> Option<Value> {
     let (_, text) = line.split_once("BENCH ")?;
     serde_json::from_str(text.trim()).ok()
 }
