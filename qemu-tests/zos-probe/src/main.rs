@@ -51,7 +51,9 @@ fn main() -> Result<ExitCode> {
         [_, "stamp", name] => match bench::stamp(name)? {},
         [_, "go"] => return bench::go().map(|()| ExitCode::SUCCESS),
         [_, "act", ref part @ ..] => return act::act(part).map(ExitCode::from),
-        [_, "speed", disk, seconds] => return guest::speed(disk, seconds).map(|()| ExitCode::SUCCESS),
+        [_, "speed", disk, seconds] => {
+            return guest::speed(disk, seconds).map(|()| ExitCode::SUCCESS);
+        }
         [_, "serve"] => return guest::net::serve().map(|()| ExitCode::SUCCESS),
         [_, "shout", mib] => match bench::shout(mib)? {},
         _ => {}

@@ -41,7 +41,12 @@ pub(crate) const FIRST: &str = "/dev/vda";
 pub(crate) fn open(path: &str) -> Result<File> {
     let direct = i32::try_from(OFlags::DIRECT.bits()).context("a flag")?;
     let mut options = File::options();
-    options.read(true).write(true).custom_flags(direct).open(path).with_context(|| format!("open {path}"))
+    options
+        .read(true)
+        .write(true)
+        .custom_flags(direct)
+        .open(path)
+        .with_context(|| format!("open {path}"))
 }
 
 /// A number that looks random, the same in each run.
