@@ -232,7 +232,7 @@ fn status(name: &Name, deployment: Deployment, stuck: bool) -> DeploymentStatus 
                 (State::Degraded { fault, retry_at: Timestamp::UNIX_EPOCH }, None)
             }
             Workload::Vm(_) => (State::Running, "10.1.0.2".parse().ok()),
-            Workload::Volume(_) => (State::Ready, None),
+            Workload::Volume(_) | Workload::Share(_) => (State::Ready, None),
         };
         let since = Timestamp::UNIX_EPOCH;
         (name.clone(), WorkloadStatus { address, ..WorkloadStatus::new(state, since) })

@@ -56,7 +56,7 @@ pub fn admit(
     for (name, workload) in &deployment.workloads {
         match workload {
             Workload::Vm(vm) => room.take_vm(name, vm, capacity.cru.offered()),
-            Workload::Volume(volume) => {
+            Workload::Volume(volume) | Workload::Share(volume) => {
                 room.take_volume(name, volume, ledger.volumes.contains(name));
             }
         }

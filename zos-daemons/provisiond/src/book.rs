@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use zos_api::local::provision::Evidence;
 use zos_daemon::store::{Store, StoreError};
 use zos_types::capacity::Resources;
-use zos_types::{Deployment, Fault, Name, TwinId, Workload, WorkloadName};
+use zos_types::{Deployment, Fault, Name, TwinId, WorkloadName};
 
 use crate::plan::{Desired, Key};
 
@@ -247,10 +247,7 @@ impl Book {
         for (owner, deployment) in self.current() {
             for (name, workload) in &deployment.workloads {
                 let key = workload_key(owner, name);
-                match workload {
-                    Workload::Vm(vm) => drop(desired.vms.insert(key, vm.clone())),
-                    Workload::Volume(volume) => drop(desired.volumes.insert(key, volume.clone())),
-                }
+                desired.want(key, workload);
             }
         }
         desired
@@ -282,7 +279,7 @@ pub fn workload_key(owner: &Owner, workload: &Name) -> Key {
 }
 
 fn volumes<'a>(owner: &'a Owner, deployment: &'a Deployment) -> impl Iterator<Item = Key> + 'a {
-    let volumes = deployment.workloads.iter().filter(|(_, w)| matches!(w, Workload::Volume(_)));
+    let volumes = deployment.workloads.iter().filter(|(_, w)| w.volume().is_some());
     volumes.map(|(name, _)| workload_key(owner, name))
 }
 

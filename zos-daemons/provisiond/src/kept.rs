@@ -17,7 +17,8 @@ pub fn broken(old: &Deployment, new: &Deployment) -> Vec<FieldError> {
         };
         match (old.workloads.get(name), workload) {
             (None, _) | (Some(Workload::Vm(_)), Workload::Vm(_)) => {}
-            (Some(Workload::Volume(was)), Workload::Volume(now)) => {
+            (Some(Workload::Volume(was)), Workload::Volume(now))
+            | (Some(Workload::Share(was)), Workload::Share(now)) => {
                 stays("size", was.size != now.size, was.size.to_string());
                 stays("class", was.class != now.class, format!("`{}`", was.class));
                 let word = format!("{:?}", was.integrity).to_lowercase();
@@ -27,8 +28,7 @@ pub fn broken(old: &Deployment, new: &Deployment) -> Vec<FieldError> {
                 let word = was.from.as_ref().map_or("absent".into(), |from| format!("`{from}`"));
                 stays("from", was.from != now.from, word);
             }
-            (Some(Workload::Volume(_)), Workload::Vm(_)) => stays("type", true, "`volume`".into()),
-            (Some(Workload::Vm(_)), Workload::Volume(_)) => stays("type", true, "`vm`".into()),
+            (Some(was), _) => stays("type", true, format!("`{}`", was.kind())),
         }
     }
     errors
@@ -72,5 +72,9 @@ mod tests {
         check(&from("e"), &from("e"), &[]);
         check(VM, &VM.replace("64MiB", "128MiB"), &[]);
         check(VM, &VOLUME.replace("\"d\"", "\"a\""), &["/workloads/a/type"]);
+        let share = VOLUME.replace("volume", "share");
+        check(VOLUME, &share, &["/workloads/d/type"]);
+        check(&share, VOLUME, &["/workloads/d/type"]);
+        check(&share, &share.replace("1GiB", "2GiB"), &["/workloads/d/size"]);
     }
 }

@@ -12,8 +12,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use zos_types::deployment::{Vm, Volume};
-use zos_types::{TwinId, WorkloadName};
+use zos_types::deployment::{Content, Vm, Volume};
+use zos_types::{TwinId, Workload, WorkloadName};
 
 /// Which workload.
 pub type Key = (TwinId, WorkloadName);
@@ -23,12 +23,33 @@ pub type Key = (TwinId, WorkloadName);
 pub struct Desired {
     /// VMs.
     pub vms: BTreeMap<Key, Vm>,
-    /// Volumes.
+    /// Volumes, those of shares too.
     pub volumes: BTreeMap<Key, Volume>,
+    /// Which of the volumes hold shares.
+    pub shares: BTreeSet<Key>,
     /// Volumes that were made once: their data is theirs for good.
     pub made: BTreeSet<Key>,
     /// Volumes that twins took away.
     pub removals: BTreeSet<Key>,
+}
+
+impl Desired {
+    /// Takes up a workload that is wanted.
+    pub fn want(&mut self, key: Key, workload: &Workload) {
+        match workload {
+            Workload::Vm(vm) => drop(self.vms.insert(key, vm.clone())),
+            Workload::Volume(volume) => drop(self.volumes.insert(key, volume.clone())),
+            Workload::Share(volume) => {
+                self.shares.insert(key.clone());
+                self.volumes.insert(key, volume.clone());
+            }
+        }
+    }
+
+    /// What a volume holds.
+    pub fn holds(&self, key: &Key) -> Content {
+        if self.shares.contains(key) { Content::Share } else { Content::Disk }
+    }
 }
 
 /// What is there.
@@ -47,8 +68,8 @@ pub enum Step {
     RemoveVm(Key),
     /// Destroy a volume.
     DeleteVolume(Key),
-    /// Make a volume.
-    CreateVolume(Key, Volume),
+    /// Make a volume that holds this.
+    CreateVolume(Key, Volume, Content),
     /// Make a VM run as described.
     EnsureVm(Key, Vm),
 }
@@ -59,7 +80,7 @@ impl Step {
         match self {
             Self::RemoveVm(key)
             | Self::DeleteVolume(key)
-            | Self::CreateVolume(key, _)
+            | Self::CreateVolume(key, _, _)
             | Self::EnsureVm(key, _) => key,
         }
     }
@@ -79,7 +100,8 @@ pub fn plan(desired: &Desired, actual: &Actual) -> Vec<Step> {
         let there = actual.volumes.contains(key) || desired.made.contains(key);
         !there && !desired.removals.contains(key)
     });
-    let creates = creates.map(|(key, volume)| Step::CreateVolume(key.clone(), volume.clone()));
+    let creates = creates
+        .map(|(key, volume)| Step::CreateVolume(key.clone(), volume.clone(), desired.holds(key)));
     let ensures = desired.vms.iter().filter(|(key, vm)| {
         actual.vms.get(key) != Some(vm) && missing(desired, actual, key, vm).is_none()
     });
@@ -87,16 +109,18 @@ pub fn plan(desired: &Desired, actual: &Actual) -> Vec<Step> {
     removes.chain(deletes).chain(creates).chain(ensures).collect()
 }
 
-/// The first volume of a VM that is not there yet.
+/// The first volume of a VM, shares included, that is not there yet.
 pub fn missing(desired: &Desired, actual: &Actual, key: &Key, vm: &Vm) -> Option<Key> {
     volumes(key, vm)
         .find(|volume| !actual.volumes.contains(volume) || desired.removals.contains(volume))
 }
 
 fn volumes<'a>(key: &'a Key, vm: &'a Vm) -> impl Iterator<Item = Key> + 'a {
-    vm.disks.iter().map(|disk| {
+    let disks = vm.disks.iter().map(|disk| &disk.volume);
+    let shares = vm.shares.iter().map(|mount| &mount.share);
+    disks.chain(shares).map(|volume| {
         let deployment = key.1.deployment.clone();
-        (key.0, WorkloadName { deployment, workload: disk.volume.clone() })
+        (key.0, WorkloadName { deployment, workload: volume.clone() })
     })
 }
 

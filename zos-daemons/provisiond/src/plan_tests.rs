@@ -23,6 +23,7 @@ fn vm(cpu: u32, disks: &[&str]) -> Vm {
         restart: Default::default(),
         disks: disks.iter().map(|name| DiskOf { volume: name.parse().unwrap() }).collect(),
         networks: vec![],
+        shares: vec![],
     }
 }
 
@@ -126,7 +127,7 @@ proptest! {
                         actual.volumes.remove(&key);
                         desired.removals.remove(&key);
                     }
-                    Step::CreateVolume(key, _) => drop(actual.volumes.insert(key)),
+                    Step::CreateVolume(key, _, _) => drop(actual.volumes.insert(key)),
                     Step::EnsureVm(key, vm) => drop(actual.vms.insert(key, vm)),
                 }
             }

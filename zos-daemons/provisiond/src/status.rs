@@ -130,7 +130,7 @@ impl View<'_> {
 
     fn workload(&self, history: &mut History, key: &Key, workload: &Workload) -> WorkloadStatus {
         let state = match workload {
-            Workload::Volume(_) => self.volume(key),
+            Workload::Volume(_) | Workload::Share(_) => self.volume(key),
             Workload::Vm(vm) => match self.seen.vm(key) {
                 Some(seen) if &seen.vm == vm => {
                     return WorkloadStatus {

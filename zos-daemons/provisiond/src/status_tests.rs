@@ -19,11 +19,7 @@ fn world() -> World {
     let deployment = zos_types::Deployment::from_json(BODY.as_bytes()).unwrap();
     let mut desired = Desired::default();
     for (name, workload) in &deployment.workloads {
-        let key = workload_key(&owner, name);
-        match workload {
-            Workload::Vm(vm) => drop(desired.vms.insert(key, vm.clone())),
-            Workload::Volume(volume) => drop(desired.volumes.insert(key, volume.clone())),
-        }
+        desired.want(workload_key(&owner, name), workload);
     }
     let seen = Seen { vms: Some(vec![]), volumes: Some(vec![]) };
     World { owner, deployment, desired, seen, attempts: Attempts::default() }
@@ -37,7 +33,8 @@ impl World {
     fn make_volume(&mut self) {
         let (twin, name) = self.key("d");
         let (size, class) = (zos_types::Bytes(1 << 30), Default::default());
-        let volume = Volume { twin, name, size, class, pool: "p".into() };
+        let volume =
+            Volume { twin, name, size, class, pool: "p".into(), holds: Default::default() };
         self.seen.volumes = Some(vec![volume]);
     }
 

@@ -6,6 +6,7 @@ use zos_api::local::storage::{CreateVolume, DeleteVolume, Volume};
 use zos_api::local::vm::{Ensure, Remove};
 use zos_daemon::store::StoreError;
 use zos_daemon::{Bus, CallError};
+use zos_types::deployment::Content;
 
 use crate::book::Book;
 use crate::plan::Step;
@@ -22,10 +23,10 @@ pub async fn perform(bus: &Bus, step: &Step) -> Result<Option<Volume>, CallError
             bus.call(DeleteVolume { twin, name }).await.map(|_| None)
         }
         Step::EnsureVm((twin, name), vm) => bus.call(Ensure { twin, name, vm }).await.map(|_| None),
-        Step::CreateVolume((twin, name), volume) => {
+        Step::CreateVolume((twin, name), volume, holds) => {
             let (size, class) = (volume.size, volume.class);
             let (integrity, key) = (volume.integrity, volume.key);
-            let create = CreateVolume { twin, name, size, class, integrity, key };
+            let create = CreateVolume { twin, name, size, class, integrity, key, holds };
             bus.call(create).await.map(|made| Some(made.volume))
         }
     }
@@ -34,7 +35,7 @@ pub async fn perform(bus: &Bus, step: &Step) -> Result<Option<Volume>, CallError
 /// Notes in the book that a step was done.
 pub fn note(book: &mut Book, step: &Step) -> Result<(), StoreError> {
     match step {
-        Step::CreateVolume(key, _) => book.note_made(std::slice::from_ref(key)),
+        Step::CreateVolume(key, _, _) => book.note_made(std::slice::from_ref(key)),
         Step::DeleteVolume(key) => book.note_removed(key),
         Step::RemoveVm(_) | Step::EnsureVm(..) => Ok(()),
     }
@@ -46,7 +47,8 @@ pub fn words(step: &Step) -> String {
     let verb = match step {
         Step::RemoveVm(_) => "remove VM",
         Step::DeleteVolume(_) => "delete volume",
-        Step::CreateVolume(..) => "create volume",
+        Step::CreateVolume(_, _, Content::Disk) => "create volume",
+        Step::CreateVolume(_, _, Content::Share) => "create share",
         Step::EnsureVm(..) => "ensure VM",
     };
     format!("{verb} {name} of {}", twin.short())

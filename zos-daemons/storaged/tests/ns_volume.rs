@@ -55,6 +55,7 @@ async fn live(pool: pool::Pool) {
         class: Class::Ssd,
         integrity: Integrity::None,
         key: KeyHolder::Node,
+        holds: Default::default(),
     };
     let restart = || {
         let mut volumes = Volumes::default();

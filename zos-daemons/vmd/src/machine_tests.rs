@@ -7,7 +7,8 @@ use super::*;
 
 fn vm(restart: Restart) -> Vm {
     let (disks, networks) = (Vec::new(), Vec::new());
-    Vm { cpu: 1, memory: Bytes(256 * MIB), image: Image::Hello, restart, disks, networks }
+    let (memory, image, shares) = (Bytes(256 * MIB), Image::Hello, vec![]);
+    Vm { cpu: 1, memory, image, restart, disks, networks, shares }
 }
 
 fn exit(code: i32) -> Option<Exit> {

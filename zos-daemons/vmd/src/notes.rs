@@ -166,6 +166,7 @@ mod tests {
             restart: Default::default(),
             disks: vec![],
             networks: vec![],
+            shares: vec![],
         };
         let note = Note {
             twin: twin(),

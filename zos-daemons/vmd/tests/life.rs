@@ -56,6 +56,7 @@ fn vm(restart: Restart) -> Vm {
         restart,
         disks: vec![DiskOf { volume: "data".parse().unwrap() }],
         networks: vec![NetworkOf { network: NetworkKind::Nat }],
+        shares: vec![],
     }
 }
 
@@ -164,7 +165,14 @@ impl World {
                 async move {
                     std::fs::write(&disk, b"disk").unwrap();
                     let (size, class) = (Bytes(1 << 30), Default::default());
-                    let volume = Volume { twin, name, size, class, pool: "p".into() };
+                    let volume = Volume {
+                        twin,
+                        name,
+                        size,
+                        class,
+                        pool: "p".into(),
+                        holds: Default::default(),
+                    };
                     Ok((volume, vec![OwnedFd::from(std::fs::File::open(&disk).unwrap())]))
                 }
             })

@@ -26,8 +26,12 @@ use crate::unit::{Bytes, GIB, MIB, TIB};
 pub const MAX_BODY: usize = 256 * 1024;
 /// The most workloads in one deployment.
 pub const MAX_WORKLOADS: usize = 64;
-/// The most disks, and the most networks, of one VM.
+/// The most disks, the most shares and the most networks of one VM.
 pub const MAX_DEVICES: usize = 8;
+/// Bytes of a share's tag at most (virtio 1.2, section 5.11.4).
+pub const MAX_TAG: usize = 36;
+/// The smallest share: its file system needs some room for itself.
+pub const MIN_SHARE: u64 = 128 * MIB;
 
 /// What one twin wants on one node. Its name stands in the path of the request.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
@@ -48,6 +52,8 @@ pub enum Workload {
     Vm(Vm),
     /// A virtual disk.
     Volume(Volume),
+    /// A folder that several VMs may have at once: a volume with a file system of the node's on it.
+    Share(Volume),
 }
 
 /// A virtual machine.
@@ -70,6 +76,9 @@ pub struct Vm {
     /// Its networks, in the order the guest sees them.
     #[serde(default)]
     pub networks: Vec<NetworkOf>,
+    /// Its shared folders: the guest mounts each by its tag (`mount -t virtiofs TAG FOLDER`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<ShareOf>,
 }
 
 /// What a VM boots.
@@ -99,6 +108,25 @@ pub enum Restart {
 pub struct DiskOf {
     /// A `volume` workload of the same deployment.
     pub volume: Name,
+}
+
+/// A shared folder of a VM.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShareOf {
+    /// A `share` workload of the same deployment. Other VMs of it may have it, too.
+    pub share: Name,
+    /// What the guest mounts it by, at most 36 bytes; the share's name without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 36)]
+    pub tag: Option<String>,
+}
+
+impl ShareOf {
+    /// What the guest mounts it by.
+    pub fn tag(&self) -> &str {
+        self.tag.as_deref().unwrap_or(self.share.as_str())
+    }
 }
 
 /// A network of a VM.
@@ -157,6 +185,26 @@ impl std::fmt::Display for Class {
         f.pad(match self {
             Self::Ssd => "ssd",
             Self::Hdd => "hdd",
+        })
+    }
+}
+
+/// What a volume holds.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Content {
+    /// A VM's disk: what lies on it is the guest's alone, and never read by the node.
+    #[default]
+    Disk,
+    /// A file system of the node's own, served as a folder.
+    Share,
+}
+
+impl std::fmt::Display for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Disk => "disk",
+            Self::Share => "share",
         })
     }
 }
@@ -231,8 +279,14 @@ impl Deployment {
         for (name, workload) in &self.workloads {
             let at = |field: &str| format!("/workloads/{name}/{field}");
             match workload {
-                Workload::Volume(volume) => {
+                Workload::Volume(volume) | Workload::Share(volume) => {
                     let size = volume.size.0;
+                    let is_share = matches!(workload, Workload::Share(_));
+                    rule(
+                        is_share && size < MIN_SHARE,
+                        at("size"),
+                        "at least 128MiB for a share".into(),
+                    );
                     rule(
                         !(16 * MIB..=64 * TIB).contains(&size),
                         at("size"),
@@ -262,9 +316,11 @@ impl Deployment {
                         "from 64MiB to 1TiB".into(),
                     );
                     rule(!memory.is_multiple_of(MIB), at("memory"), "a multiple of 1MiB".into());
-                    for (field, count) in
-                        [("disks", vm.disks.len()), ("networks", vm.networks.len())]
-                    {
+                    for (field, count) in [
+                        ("disks", vm.disks.len()),
+                        ("networks", vm.networks.len()),
+                        ("shares", vm.shares.len()),
+                    ] {
                         rule(count > MAX_DEVICES, at(field), format!("at most {MAX_DEVICES}"));
                     }
                     for (i, disk) in vm.disks.iter().enumerate() {
@@ -279,6 +335,34 @@ impl Deployment {
                             other.is_some(),
                             at(&format!("disks/{i}/volume")),
                             format!("`{}` is a disk already; a volume has one user", disk.volume),
+                        );
+                    }
+                    for (i, mount) in vm.shares.iter().enumerate() {
+                        rule(
+                            !matches!(self.workloads.get(&mount.share), Some(Workload::Share(_))),
+                            at(&format!("shares/{i}/share")),
+                            format!("names no share of this deployment: `{}`", mount.share),
+                        );
+                        let tag = mount.tag();
+                        rule(
+                            tag.is_empty()
+                                || tag.len() > MAX_TAG
+                                || tag.chars().any(char::is_control),
+                            at(&format!("shares/{i}/tag")),
+                            format!("from 1 to {MAX_TAG} bytes, and no control characters"),
+                        );
+                        let before = vm.shares.iter().take(i);
+                        let twice = before.clone().any(|other| other.share == mount.share);
+                        rule(
+                            twice,
+                            at(&format!("shares/{i}/share")),
+                            format!("the VM has `{}` already", mount.share),
+                        );
+                        let twice = before.clone().any(|other| other.tag() == tag);
+                        rule(
+                            twice,
+                            at(&format!("shares/{i}/tag")),
+                            format!("the VM has the tag `{tag}` already"),
                         );
                     }
                 }
@@ -299,11 +383,19 @@ impl Deployment {
 }
 
 impl Vm {
-    /// Memory that it is charged, and that its cgroup is held to: the guest's, and for the process
+    /// Memory that it is charged, and that its cgroup is held to: the guest's, for the process
     /// around it 24 MiB and 1/128 of the guest's (page tables on both sides, threads, the console's
-    /// ring, buffers). It is not billed.
+    /// ring, buffers), and for the server of each share [`Vm::share_charged`]. It is not billed.
     pub fn charged(&self) -> Bytes {
-        Bytes(self.memory.0.saturating_add(self.memory.0 / 128).saturating_add(24 * MIB))
+        let shares = self.share_charged().0.saturating_mul(self.shares.len() as u64);
+        let around = (self.memory.0 / 128).saturating_add(24 * MIB).saturating_add(shares);
+        Bytes(self.memory.0.saturating_add(around))
+    }
+
+    /// Memory that the server of one share is charged: 48 MiB and 1/32 of the guest's, since it and
+    /// the kernel remember each file that the guest knows of.
+    pub fn share_charged(&self) -> Bytes {
+        Bytes((self.memory.0 / 32).saturating_add(48 * MIB))
     }
 }
 
@@ -317,7 +409,11 @@ impl Workload {
         match kind.as_ref().and_then(Value::as_str) {
             Some("vm") => fields(rest, pointer).map(Self::Vm),
             Some("volume") => fields(rest, pointer).map(Self::Volume),
-            _ => Err(FieldError::new(format!("{pointer}/type"), "must be `vm` or `volume`")),
+            Some("share") => fields(rest, pointer).map(Self::Share),
+            _ => {
+                let rule = "must be `vm`, `volume` or `share`";
+                Err(FieldError::new(format!("{pointer}/type"), rule))
+            }
         }
     }
 
@@ -325,7 +421,25 @@ impl Workload {
     pub fn charged(&self) -> Resources {
         match self {
             Self::Vm(vm) => Resources { mru: vm.charged(), ..self.resources() },
-            Self::Volume(_) => self.resources(),
+            Self::Volume(_) | Self::Share(_) => self.resources(),
+        }
+    }
+
+    /// It as a volume, with what that holds; none for what runs.
+    pub fn volume(&self) -> Option<(&Volume, Content)> {
+        match self {
+            Self::Vm(_) => None,
+            Self::Volume(volume) => Some((volume, Content::Disk)),
+            Self::Share(volume) => Some((volume, Content::Share)),
+        }
+    }
+
+    /// Its type, as it is written.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Vm(_) => "vm",
+            Self::Volume(_) => "volume",
+            Self::Share(_) => "share",
         }
     }
 
@@ -335,7 +449,7 @@ impl Workload {
             Self::Vm(vm) => {
                 Resources { cru: vm.cpu.into(), mru: vm.memory, ..Resources::default() }
             }
-            Self::Volume(volume) => match volume.class {
+            Self::Volume(volume) | Self::Share(volume) => match volume.class {
                 Class::Ssd => Resources { sru: volume.size, ..Resources::default() },
                 Class::Hdd => Resources { hru: volume.size, ..Resources::default() },
             },
@@ -391,6 +505,46 @@ mod tests {
     }
 
     #[test]
+    fn shares_are_of_the_deployment_and_told_apart_by_their_tags() {
+        let read = |shares: &str, kind: &str, size: &str| {
+            let text = format!(
+                r#"{{"version": 1, "workloads": {{
+                "web": {{"type": "vm", "cpu": 1, "memory": "256MiB", "image": "builtin:hello",
+                         "shares": {shares}}},
+                "files": {{"type": "{kind}", "size": "{size}", "class": "hdd"}},
+                "other": {{"type": "share", "size": "1GiB"}}}}}}"#
+            );
+            Deployment::from_json(text.as_bytes())
+        };
+        let whole =
+            read(r#"[{"share": "files"}, {"share": "other", "tag": "o"}]"#, "share", "2GiB");
+        let whole = whole.unwrap();
+        let Workload::Vm(vm) = &whole.workloads[&"web".parse().unwrap()] else { panic!() };
+        assert_eq!(vm.shares.iter().map(ShareOf::tag).collect::<Vec<_>>(), ["files", "o"]);
+        assert_eq!((whole.resources().sru.0, whole.resources().hru.0), (GIB, 2 * GIB));
+        // 24 MiB and 2 MiB for the VMM, twice 48 MiB and 8 MiB for the servers.
+        assert_eq!(vm.charged().0, (256 + 26 + 2 * 56) * MIB);
+        let check = |shares: &str, kind: &str, size: &str, pointer: &str, rule: &str| {
+            let errors = read(shares, kind, size).unwrap_err();
+            let found = errors.iter().any(|e| e.pointer == pointer && e.rule.contains(rule));
+            assert!(found, "{shares}: {errors:?}");
+        };
+        let at = |field: &str| format!("/workloads/web/shares/{field}");
+        let one = r#"[{"share": "files"}]"#;
+        check(one, "volume", "1GiB", &at("0/share"), "names no share");
+        check(r#"[{"share": "web"}]"#, "share", "1GiB", &at("0/share"), "names no share");
+        check(one, "share", "64MiB", "/workloads/files/size", "at least 128MiB");
+        let twice = r#"[{"share": "files"}, {"share": "files", "tag": "x"}]"#;
+        check(twice, "share", "1GiB", &at("1/share"), "already");
+        let twice = r#"[{"share": "files"}, {"share": "other", "tag": "files"}]"#;
+        check(twice, "share", "1GiB", &at("1/tag"), "already");
+        for tag in ["", "\\n", &"x".repeat(37)] {
+            let shares = format!(r#"[{{"share": "files", "tag": "{tag}"}}]"#);
+            check(&shares, "share", "1GiB", &at("0/tag"), "from 1 to 36 bytes");
+        }
+    }
+
+    #[test]
     fn each_fault_names_its_field_and_rule() {
         let check = |from: &str, to: &str, pointer: &str, rule: &str| {
             assert!(SAMPLE.contains(from), "{from}");
@@ -431,7 +585,7 @@ mod tests {
             r#""type": "volume""#,
             r#""type": "floppy""#,
             "/workloads/data/type",
-            "`vm` or `volume`",
+            "`vm`, `volume` or `share`",
         );
         check(r#""data": {"#, r#""Da/ta": {"#, "/workloads/Da~1ta", "is no name");
         check("1GiB", "1MiB", "/workloads/data/size", "from 16MiB");

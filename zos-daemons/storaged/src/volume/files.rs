@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, IFlags};
 use serde::{Deserialize, Serialize};
-use zos_types::deployment::{Class, Integrity, KeyHolder};
+use zos_types::deployment::{Class, Content, Integrity, KeyHolder};
 use zos_types::{Bytes, TwinId, WorkloadName};
 
 /// The version of the record that this code writes.
@@ -42,6 +42,9 @@ pub struct Record {
     pub key: KeyHolder,
     /// dm-crypt's cipher.
     pub cipher: String,
+    /// What it holds.
+    #[serde(default)]
+    pub holds: Content,
     /// It was never handed out, and its ends still read as noise.
     #[serde(default)]
     pub fresh: bool,
@@ -62,6 +65,7 @@ impl Record {
             integrity: Integrity::None,
             key: KeyHolder::Node,
             cipher: "aes-xts-plain64".to_owned(),
+            holds: Content::Disk,
             fresh: true,
             deleting: false,
         }

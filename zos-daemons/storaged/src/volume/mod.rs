@@ -207,7 +207,10 @@ impl Volumes {
         })?;
         let pool = &self.pools[&room.pool];
         let files = Files::of(&pool.root, &wanted.twin, &wanted.name);
-        let record = Record::new(wanted.twin, wanted.name.clone(), wanted.size, wanted.class);
+        let record = Record {
+            holds: wanted.holds,
+            ..Record::new(wanted.twin, wanted.name.clone(), wanted.size, wanted.class)
+        };
 
         let mut key = Zeroizing::new([0; device::KEY]);
         getrandom::fill(key.as_mut()).map_err(|error| CallError::failed(&error))?;
@@ -306,8 +309,8 @@ impl Volumes {
 
 impl Kept {
     fn volume(&self) -> Volume {
-        let Record { twin, name, size, class, .. } = self.record.clone();
-        Volume { twin, name, size, class, pool: self.pool.clone() }
+        let Record { twin, name, size, class, holds, .. } = self.record.clone();
+        Volume { twin, name, size, class, pool: self.pool.clone(), holds }
     }
 }
 

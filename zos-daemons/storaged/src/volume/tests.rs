@@ -39,6 +39,7 @@ fn wanted(name: &str, size: u64) -> CreateVolume {
         class: Class::Ssd,
         integrity: Integrity::None,
         key: KeyHolder::Node,
+        holds: Default::default(),
     }
 }
 

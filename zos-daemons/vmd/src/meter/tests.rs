@@ -23,6 +23,7 @@ fn vm() -> Vm {
         restart: Default::default(),
         disks: vec![disk("data"), disk("disk1")],
         networks: vec![NetworkOf { network: NetworkKind::Nat }],
+        shares: vec![],
     }
 }
 

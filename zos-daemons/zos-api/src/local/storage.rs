@@ -1,7 +1,7 @@
 //! `org.zos.Storage`: disks, the state's place, pools and volumes.
 
 use serde::{Deserialize, Serialize};
-use zos_types::deployment::{Class, Integrity, KeyHolder};
+use zos_types::deployment::{Class, Content, Integrity, KeyHolder};
 use zos_types::disk::{Disk, Pool};
 use zos_types::{Bytes, Name, NodeId, TwinId, WorkloadName};
 
@@ -39,6 +39,8 @@ interface! {
         integrity: Integrity,
         /// Who holds its key.
         key: KeyHolder,
+        /// What it is to hold.
+        holds: Content,
     ) -> VolumeChange;
     /// Every volume.
     ListVolumes [Provision Vm Api] -> Volumes;
@@ -116,6 +118,8 @@ pub struct Volume {
     pub class: Class,
     /// The pool.
     pub pool: String,
+    /// What it holds.
+    pub holds: Content,
 }
 
 /// A volume, and whether it is new.
