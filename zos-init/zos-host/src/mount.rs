@@ -9,6 +9,10 @@ pub use rustix::mount::{MountFlags, UnmountFlags};
 use crate::SysRoot;
 use crate::error::{Context, Error, Result};
 
+mod detached;
+
+pub use detached::{detached, grow_btrfs, owned_by};
+
 /// Flags of a file system that holds data only: no programs, devices or set-uid bits.
 #[must_use]
 pub fn data_only() -> MountFlags {

@@ -202,8 +202,8 @@ pub(super) const PROGRAMS: &[i64] = &[
 /// Memory as a file, to be passed on.
 pub(super) const SHARED_MEMORY: &[i64] = &[SYS_memfd_create];
 
-/// Mounting.
-pub(super) const MOUNTS: &[i64] = &[SYS_mount, SYS_umount2];
+/// Mounting, also of what is passed on and stands nowhere in the tree.
+pub(super) const MOUNTS: &[i64] = &[SYS_mount, SYS_umount2, SYS_fsopen, SYS_fsconfig, SYS_fsmount];
 
 /// Whose a file is.
 pub(super) const OWNERS: &[i64] = &[
