@@ -203,6 +203,7 @@ fn limits(vm: &Vm, file_size: u64) -> Limits {
         // may make for io_uring: without its first one a ring can't flush.
         pids: Some(cpus + 6 * queues + 64),
         file_size: Some(file_size),
+        files: None,
     }
 }
 

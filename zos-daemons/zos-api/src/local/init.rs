@@ -66,7 +66,8 @@ interface! {
     StartTransient [Vm] (
         /// `vm`.
         template: String,
-        /// `<deployment>.<workload>`; the unit is `vm/<twin>/<name>`.
+        /// `<deployment>.<workload>`; the unit is `vm/<twin>/<name>`. With a third part behind it runs in that
+        /// workload's cgroup, and ends with it.
         name: String,
         /// Whose it is; weight and limits hold per twin first.
         twin: TwinId,
@@ -323,6 +324,8 @@ pub struct Limits {
     pub pids: Option<u64>,
     /// Bytes of the longest file that it may write; a file of memory is one.
     pub file_size: Option<u64>,
+    /// Descriptors that it may have open; the template's number is the most.
+    pub files: Option<u64>,
 }
 
 /// What comes after an ordered stop.

@@ -111,10 +111,15 @@ impl Node {
         self.listen_to(id, name, &LogRules::TRANSIENT, output)?;
         let transient = self.transients.get(&id).ok_or_else(|| unknown(id))?;
         let template = self.templates.get(&transient.template).ok_or_else(|| unknown(id))?;
-        let group = machine::twin_cgroup(&transient.twin)?.child(&transient.name)?;
+        let group = machine::twin_cgroup(&transient.twin)?.child(&transient.group)?;
         self.leaving.stays(&group);
         limits::set(&group, &transient.limits.as_cgroup());
 
+        // What root owns in the passed mount is this user's, whose number nobody else can know.
+        let owned = |(name, _): &&(String, OwnedFd)| Some(name) == template.owned.as_ref();
+        for (_, mount) in given.iter().filter(owned) {
+            mount::owned_by(mount.as_fd(), user)?;
+        }
         let program = fs::File::open(&template.exec[0]).during("open", &template.exec[0])?;
         let arguments = template.exec.iter().chain(&transient.arguments);
         let names: Vec<&str> = given.iter().map(|(name, _)| name.as_str()).collect();
@@ -186,7 +191,7 @@ impl Node {
             return Some(machine::place_of_service(&service.name));
         }
         let transient = self.transients.get(&unit)?;
-        Some(machine::place_of_workload(&transient.twin, &transient.name))
+        Some(machine::place_of_workload(&transient.twin, &transient.group))
     }
 
     pub(super) fn signal(&mut self, unit: UnitId, signal: i32) {
@@ -197,10 +202,15 @@ impl Node {
         }
     }
 
-    /// Kills everything in a unit's cgroup; where that fails, at least its process.
+    /// Whether it runs in another's cgroup.
+    pub(super) fn is_part(&self, unit: UnitId) -> bool {
+        self.transients.get(&unit).is_some_and(|transient| transient.is_part)
+    }
+
+    /// Kills everything in a unit's cgroup; where that fails or is another's, its process.
     pub(super) fn kill(&mut self, unit: UnitId) {
         const SIGKILL: i32 = 9;
-        if self.cgroup(unit).is_none_or(|group| group.kill().is_err()) {
+        if self.is_part(unit) || self.cgroup(unit).is_none_or(|group| group.kill().is_err()) {
             self.signal(unit, SIGKILL);
         }
     }

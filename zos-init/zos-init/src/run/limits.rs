@@ -28,10 +28,12 @@ impl Limits {
     /// What it asked for of setrlimit(2), beside what its template says; the lower counts.
     pub(super) fn as_rlimits(&self, template: &[(Resource, u64)]) -> Vec<(Resource, u64)> {
         let mut limits = template.to_vec();
-        if let Some(most) = self.file_size {
-            match limits.iter_mut().find(|(resource, _)| *resource == Resource::FileSize) {
+        for (wanted, most) in [(Resource::FileSize, self.file_size), (Resource::Files, self.files)]
+        {
+            let Some(most) = most else { continue };
+            match limits.iter_mut().find(|(resource, _)| *resource == wanted) {
                 Some((_, limit)) => *limit = most.min(*limit),
-                None => limits.push((Resource::FileSize, most)),
+                None => limits.push((wanted, most)),
             }
         }
         limits
@@ -93,6 +95,8 @@ mod tests {
         check(Some(7), &[(Core, 0)], &[(Core, 0), (FileSize, 7)]);
         check(Some(7), &[(FileSize, 5)], &[(FileSize, 5)]);
         check(Some(7), &[(FileSize, 9)], &[(FileSize, 7)]);
+        let limits = Limits { files: Some(7), ..Limits::default() };
+        assert_eq!(limits.as_rlimits(&[(Resource::Files, 9)]), [(Resource::Files, 7)]);
     }
 
     #[test]

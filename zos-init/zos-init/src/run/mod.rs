@@ -71,8 +71,12 @@ struct Live {
 struct Transient {
     template: String,
     twin: String,
-    /// `<deployment>.<workload>`: its cgroup.
+    /// `<deployment>.<workload>`, with a part's name behind.
     name: String,
+    /// `<deployment>.<workload>`: its cgroup.
+    group: String,
+    /// It runs beside the workload, in that one's cgroup, and ends with it.
+    is_part: bool,
     slot: u32,
     limits: request::Limits,
     arguments: Vec<String>,

@@ -46,6 +46,8 @@ pub(crate) struct Limits {
     pub(crate) pids: Option<u64>,
     /// Bytes of the longest file that it may write, memory files included.
     pub(crate) file_size: Option<u64>,
+    /// Descriptors that it may have open.
+    pub(crate) files: Option<u64>,
 }
 
 /// Why a request is not done.
@@ -69,6 +71,8 @@ pub(crate) enum RequestError {
 }
 
 const SIGKILL: i32 = 9;
+const NAME: &str = "name: <deployment>.<workload>, or <deployment>.<workload>.<part>, in lower case letters, \
+                    digits and -";
 
 impl Node {
     /// Starts a program from a template.
@@ -84,12 +88,15 @@ impl Node {
         if !plain(&start.twin, "") || start.twin.len() > 64 {
             return invalid("twin: lower case letters and digits, at most 64".to_owned());
         }
-        let halves: Vec<&str> = start.name.split('.').collect();
-        if halves.len() != 2 || !halves.iter().all(|half| plain(half, "-") && half.len() <= 36) {
-            return invalid(
-                "name: <deployment>.<workload> in lower case letters, digits and -".to_owned(),
-            );
+        let parts: Vec<&str> = start.name.split('.').collect();
+        let [deployment, workload, beside @ ..] = &parts[..] else {
+            return invalid(NAME.to_owned());
+        };
+        let good = |part: &&str| plain(part, "-") && part.len() <= 36;
+        if beside.len() > 1 || !parts.iter().all(good) {
+            return invalid(NAME.to_owned());
         }
+        let group = format!("{deployment}.{workload}");
         if start.slot >= template.slots {
             return invalid(format!("slot: below {}", template.slots));
         }
@@ -124,6 +131,8 @@ impl Node {
         let transient = Transient {
             template: start.template,
             twin: start.twin,
+            group,
+            is_part: !beside.is_empty(),
             name: start.name,
             slot: start.slot,
             limits: start.limits,
@@ -201,11 +210,15 @@ impl Node {
             return Err(RequestError::Invalid(what));
         };
         let nobody = || RequestError::Conflict(format!("the unit {name} has no process"));
-        let group = self.cgroup(id).filter(zos_host::cgroup::Cgroup::populated);
-        let group = group.ok_or_else(nobody)?;
-        let done = match number {
-            SIGKILL => group.kill().map(|()| 1),
-            number => group.signal(number),
+        let done = if self.is_part(id) {
+            self.live.get(&id).ok_or_else(nobody)?.child.signal(number).map(|()| 1)
+        } else {
+            let group = self.cgroup(id).filter(zos_host::cgroup::Cgroup::populated);
+            let group = group.ok_or_else(nobody)?;
+            match number {
+                SIGKILL => group.kill().map(|()| 1),
+                number => group.signal(number),
+            }
         };
         match done {
             Ok(0) => Err(nobody()),

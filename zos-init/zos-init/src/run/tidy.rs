@@ -10,7 +10,7 @@ use zos_host::cgroup::Cgroup;
 use zos_host::clock;
 use zos_host::kmsg::Level;
 
-use super::Node;
+use super::{Node, Transient};
 use crate::boot::machine;
 use crate::log;
 use crate::supervise::{Millis, UnitId};
@@ -82,6 +82,10 @@ impl Node {
     /// A unit's process has ended: nothing of it may run on, what it left behind and its check included.
     pub(super) fn tidy(&mut self, unit: UnitId) {
         self.checks.remove(&unit);
+        // What a part left behind ended with its pid namespace; the cgroup is another's.
+        if self.is_part(unit) {
+            return;
+        }
         let Some(group) = self.cgroup(unit).filter(|group| group.path().exists()) else { return };
         if let Err(error) = group.kill() {
             log::line(Level::Warning, &error.line());
@@ -99,8 +103,13 @@ impl Node {
         self.services.remove(&unit);
         self.sockets.remove(&unit);
         let Some(transient) = self.transients.remove(&unit) else { return };
+        let beside =
+            |other: &Transient| (&other.twin, &other.group) == (&transient.twin, &transient.group);
+        if self.transients.values().any(beside) {
+            return;
+        }
         if let Ok(twin) = machine::twin_cgroup(&transient.twin) {
-            let group = Cgroup::at(twin.path().join(&transient.name));
+            let group = Cgroup::at(twin.path().join(&transient.group));
             self.leaving.add(group, Some(twin));
             self.remove_cgroups();
         }

@@ -81,6 +81,8 @@ pub(crate) struct Template {
     pub(crate) first_user: u32,
     /// How many slots there are.
     pub(crate) slots: u32,
+    /// The name of the passed mount in which its user owns what root owns on the disk.
+    pub(crate) owned: Option<String>,
     /// setrlimit's limits.
     pub(crate) limits: Vec<(Resource, u64)>,
     /// How much likelier than others it is to be killed when the machine has no memory left.

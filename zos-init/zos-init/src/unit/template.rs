@@ -46,6 +46,7 @@ pub(super) fn parse(file: &str, name: &str, text: &str) -> Result<Template, Vec<
             }
         }
     }
+    let owned = form.text("owned").map(|(_, name)| name);
     let oom_score = form.number_in("oom-score", 0..=1000).unwrap_or(0);
     let stop_signal = rules::signal(&mut form, "stop-signal");
     let stop_timeout = form.millis("stop-timeout").unwrap_or(20_000);
@@ -62,6 +63,7 @@ pub(super) fn parse(file: &str, name: &str, text: &str) -> Result<Template, Vec<
         proc,
         first_user,
         slots,
+        owned,
         limits,
         oom_score: i32::try_from(oom_score).unwrap_or(1000),
         stop_signal,
