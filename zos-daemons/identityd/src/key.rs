@@ -75,17 +75,19 @@ pub fn write(folder: &Path, key: &SigningKey) -> Result<(), KeyError> {
     // Without the public half, which OpenSSL before 3.2 doesn't read.
     let bytes = KeypairBytes { secret_key: key.to_bytes(), public_key: None };
     let pem = bytes.to_pkcs8_pem(LineEnding::LF).map_err(KeyError::Encode)?;
-    place(folder, pem.as_bytes()).map_err(KeyError::Write)
+    place(folder, FILE, pem.as_bytes()).map_err(KeyError::Write)
 }
 
-fn place(folder: &Path, pem: &[u8]) -> io::Result<()> {
-    let (new, path) = (folder.join(format!("{FILE}.new")), folder.join(FILE));
+/// Puts a new file into the folder for good, readable by this daemon alone: durable when this returns. What is there
+/// already is never overwritten.
+pub(crate) fn place(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let (new, path) = (folder.join(format!("{name}.new")), folder.join(name));
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    file.write_all(pem)?;
+    file.write_all(bytes)?;
     file.sync_all()?;
     // A link fails where a rename would replace: a key is never overwritten.
     fs::hard_link(&new, &path)?;
