@@ -35,6 +35,7 @@ pub mod qmp;
 pub mod scene;
 pub mod serial;
 pub mod slots;
+pub mod swtpm;
 pub mod twin;
 pub mod web;
 

@@ -34,6 +34,7 @@ use zos_types::capacity::{Amount, Capacity, Resources};
 use zos_types::machine::{BootReason, Network, TimeQuality, Watchdog};
 use zos_types::status::{DeploymentStatus, State, WorkloadStatus};
 use zos_types::unit::GIB;
+use zos_types::volume::Sealing;
 use zos_types::{Deployment, Fault, Id, Name, NodeId, TwinId, Workload, cloud};
 
 use crate::backend::{
@@ -146,7 +147,7 @@ impl FakeNode {
     }
 
     fn api_of(&self, daemon: &Daemon) -> Api {
-        let identity = Identity { node: self.id(), ephemeral: false };
+        let identity = Identity { node: self.id(), ephemeral: false, sealing: Sealing::Beside };
         let mut api = Api::new(identity, daemon, &Arc::new(self.clone()));
         api.boot = self.init.boot_word();
         api

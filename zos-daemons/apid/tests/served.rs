@@ -151,12 +151,11 @@ async fn start(answering: &[&str]) -> Place {
         Ok(Certificate { der: STANDARD.encode(der) })
     };
     let node = Id::from(&root.verifying_key());
-    let identityd =
-        Router::new(&identity::INTERFACE)
-            .on(move |_: Call, _: identity::Describe| async move {
-                Ok(Identity { node, ephemeral: false })
-            })
-            .on(certify);
+    let identityd = Router::new(&identity::INTERFACE)
+        .on(move |_: Call, _: identity::Describe| async move {
+            Ok(Identity { node, ephemeral: false, sealing: zos_types::volume::Sealing::Beside })
+        })
+        .on(certify);
     tokio::spawn(identityd.simulate(bind(dir.path(), "identity.sock")));
     let farmer = key(1);
     let settings =

@@ -70,7 +70,11 @@ fn view() -> View {
         ["storaged", "identityd", "netd", "capacityd", "vmd", "provisiond", "apid", "consoled"];
     View {
         boot: Some(boot),
-        identity: Some(Identity { node: NodeId::from_bytes(key).unwrap(), ephemeral: false }),
+        identity: Some(Identity {
+            node: NodeId::from_bytes(key).unwrap(),
+            ephemeral: false,
+            sealing: zos_types::volume::Sealing::Beside,
+        }),
         network: Some(Network { links: vec![link], ..Network::default() }),
         measured: Some(Measured { processor: "AMD EPYC Processor".into(), capacity, offered }),
         usage: Some(UsageReply { resources: used, deployments: 1, vms: 1 }),

@@ -1,9 +1,10 @@
 //! identityd: holds the node's root key and uses it for others. The key never leaves this process.
 //!
 //! ```text
-//!  storaged.Settle ─▶ key.pem? ─▶ choose ─▶ Node { key } ─▶ storaged.SetIdentity
+//!  storaged.Settle ─▶ key.pem? ─▶ choose ─┐
+//!  /dev/tpmrm0 ─▶ tpm-<id>.json? ─▶ wrap ─┴▶ Node { key, sealer, opener } ─▶ storaged.SetIdentity
 //!                                              │
-//!                       Describe, CertifyTls, Seal, Unseal: wait until here
+//!          Describe, CertifyTls, Seal, Unseal, SealingKey, Open: wait until here
 //! ```
 //! Absent on purpose: a call that signs bytes as they come, or that gives the key away.
 #![forbid(unsafe_code)]
@@ -12,6 +13,8 @@ pub mod certificate;
 pub mod identity;
 pub mod key;
 pub mod seal;
+pub mod tpm;
+pub mod wrap;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,20 +23,46 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;
+use zos_api::handover::Opener;
 use zos_api::local::identity::{
-    Certificate, CertifyTls, Describe, INTERFACE, Identity, Seal, Secret, Unseal,
+    Certificate, CertifyTls, Describe, INTERFACE, Identity, Open, PublicSealingKey, Seal, Sealed,
+    SealingKey, Secret, Unseal,
 };
 use zos_api::local::storage::{SetIdentity, Settle, Settled};
-use zos_daemon::{Call, CallError, Daemon, FaultBoard, Owner, Router, View};
+use zos_daemon::{Call, CallError, Config, Daemon, FaultBoard, Owner, Reader, Router, View};
 use zos_types::{Fault, NodeId};
 
 use crate::identity::Choice;
-use crate::seal::Sealer;
+use crate::seal::{SealError, Sealer};
+use crate::tpm::{DEVICE, Stream, Tpm};
+use crate::wrap::{Make, Wraps};
 
-/// The node's identity in use. The key is wiped when this is dropped.
+/// What the farmer says of keys.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Settings {
+    /// `zos.tpm=new`: seal to this TPM from now on, also when an earlier one sealed before it.
+    pub new_tpm: bool,
+}
+
+impl Config for Settings {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        Self { new_tpm: reader.choice("tpm", &[("new", ())]).is_some() }
+    }
+}
+
+/// A way to the machine's TPM: none where there is none.
+pub type FindTpm = fn() -> std::io::Result<Option<Tpm>>;
+
+/// The machine's own.
+pub fn find_tpm() -> std::io::Result<Option<Tpm>> {
+    Ok(Stream::device(Path::new(DEVICE))?.map(Tpm::behind))
+}
+
+/// The node's identity in use. The keys are wiped when this is dropped.
 pub struct Node {
     key: SigningKey,
     sealer: Sealer,
+    opener: Opener,
     id: NodeId,
     ephemeral: bool,
 }
@@ -41,7 +70,14 @@ pub struct Node {
 impl Node {
     /// Puts a key to use.
     pub fn new(key: SigningKey, ephemeral: bool) -> Self {
-        Self { sealer: Sealer::new(&key), id: NodeId::from(&key.verifying_key()), key, ephemeral }
+        let (sealer, opener) = (Sealer::new(&key, &Wraps::default()), Opener::draw(&key));
+        Self { sealer, opener, id: NodeId::from(&key.verifying_key()), key, ephemeral }
+    }
+
+    /// Seals with these from now on.
+    #[must_use]
+    pub fn with(self, wraps: &Wraps) -> Self {
+        Self { sealer: Sealer::new(&self.key, wraps), ..self }
     }
 }
 
@@ -55,12 +91,23 @@ type Known = View<Option<Arc<Node>>>;
 
 /// The daemon's life.
 pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
+    run_on(daemon, find_tpm).await
+}
+
+/// The same on a machine of the caller's.
+pub async fn run_on(daemon: Daemon, tpm: FindTpm) -> anyhow::Result<()> {
+    let settings = daemon.config();
     let owner = Owner::new(None::<Arc<Node>>);
     let known = owner.view();
     let (bus, faults) = (daemon.bus.clone(), daemon.faults.clone());
     daemon.shutdown.spawn(async move {
         let settled = bus.insist(|| Settle {}).await;
-        let node = Arc::new(load(&settled, &faults));
+        let node = load(&settled, &faults);
+        // A TPM takes its time, up to seconds.
+        let asked = tokio::task::spawn_blocking(move || wraps(&settled, settings, tpm()));
+        let found = asked.await.unwrap_or_default();
+        found.faults.iter().for_each(|fault| faults.raise(fault.clone()));
+        let node = Arc::new(node.with(&found));
         let lasts = if node.ephemeral { ", for this boot" } else { "" };
         tracing::info!("the node is {}{lasts}", node.id);
         owner.put(Some(Arc::clone(&node)));
@@ -102,6 +149,16 @@ pub fn load(settled: &Settled, faults: &FaultBoard) -> Node {
     }
 }
 
+/// Opens the wrapping secrets of a state, and makes the first one where it may.
+pub fn wraps(settled: &Settled, settings: Settings, tpm: std::io::Result<Option<Tpm>>) -> Wraps {
+    let make = match settings.new_tpm {
+        _ if !settled.durable => Make::Never,
+        false => Make::First,
+        true => Make::Further,
+    };
+    wrap::load(&Path::new(&settled.path).join("identity"), tpm, make)
+}
+
 /// The kernel's random numbers don't fail once they run, and nothing can be done without them.
 fn draw() -> SigningKey {
     key::draw().expect("getrandom(2) gives random bytes")
@@ -114,7 +171,8 @@ pub fn router(known: Known) -> Router {
         let known = with.clone();
         async move {
             let node = known.find().await?;
-            Ok(Identity { node: node.id, ephemeral: node.ephemeral })
+            let sealing = node.sealer.sealing();
+            Ok(Identity { node: node.id, ephemeral: node.ephemeral, sealing })
         }
     };
     let with = known.clone();
@@ -138,11 +196,13 @@ pub fn router(known: Known) -> Router {
             let secret = decode("data", &request.data)?;
             let sealed =
                 node.sealer.seal(&request.context, &secret).map_err(|error| refuse(&error))?;
-            Ok(Secret { data: BASE64_STANDARD.encode(sealed) })
+            let sealing = node.sealer.sealing();
+            Ok(Sealed { data: BASE64_STANDARD.encode(sealed), sealing })
         }
     };
+    let with = known.clone();
     let unseal = move |_: Call, request: Unseal| {
-        let known = known.clone();
+        let known = with.clone();
         async move {
             let node = known.find().await?;
             let sealed = decode("data", &request.data)?;
@@ -151,7 +211,28 @@ pub fn router(known: Known) -> Router {
             Ok(Secret { data: BASE64_STANDARD.encode(&*secret) })
         }
     };
-    Router::new(&INTERFACE).on(describe).on(certify).on(seal).on(unseal)
+    let with = known.clone();
+    let sealing_key = move |_: Call, _: SealingKey| {
+        let known = with.clone();
+        async move {
+            let Opener { public, signature, .. } = &known.find().await?.opener;
+            let (key, signature) =
+                (BASE64_STANDARD.encode(public), BASE64_STANDARD.encode(signature));
+            Ok(PublicSealingKey { key, signature })
+        }
+    };
+    let open = move |_: Call, request: Open| {
+        let known = known.clone();
+        async move {
+            let node = known.find().await?;
+            let sealed = decode("sealed", &request.sealed)?;
+            let opened = node.opener.open(&request.context, &sealed);
+            let secret = opened.map_err(|error| CallError::invalid(error.to_string()))?;
+            Ok(Secret { data: BASE64_STANDARD.encode(&*secret) })
+        }
+    };
+    let router = Router::new(&INTERFACE).on(describe).on(certify).on(seal).on(unseal);
+    router.on(sealing_key).on(open)
 }
 
 fn decode(field: &str, text: &str) -> Result<Zeroizing<Vec<u8>>, CallError> {
@@ -161,6 +242,9 @@ fn decode(field: &str, text: &str) -> Result<Zeroizing<Vec<u8>>, CallError> {
         .map_err(|_| CallError::invalid(format!("`{field}` is not base64")))
 }
 
-fn refuse(error: &seal::SealError) -> CallError {
-    CallError::invalid(error.to_string())
+fn refuse(error: &SealError) -> CallError {
+    match error {
+        SealError::Elsewhere => CallError::failed(error),
+        _ => CallError::invalid(error.to_string()),
+    }
 }

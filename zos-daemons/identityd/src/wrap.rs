@@ -93,7 +93,9 @@ pub fn load(folder: &Path, tpm: io::Result<Option<Tpm>>, make: Make) -> Wraps {
             for (name, read) in files {
                 match read {
                     Ok(found) => kept.push(found),
-                    Err(why) => wraps.fault(UNREADABLE, format!("{name}: {why}; it is left as it is")),
+                    Err(why) => {
+                        wraps.fault(UNREADABLE, format!("{name}: {why}; it is left as it is"))
+                    }
                 }
             }
         }
@@ -114,7 +116,7 @@ pub fn load(folder: &Path, tpm: io::Result<Option<Tpm>>, make: Make) -> Wraps {
             return wraps;
         }
     };
-    wraps.open(&mut tpm, kept);
+    let foreign = wraps.open(&mut tpm, kept);
     let make = match make {
         Make::Never => false,
         Make::First => nothing_kept,
@@ -126,6 +128,9 @@ pub fn load(folder: &Path, tpm: io::Result<Option<Tpm>>, make: Make) -> Wraps {
             Err(error) => wraps.failed(&[], &error),
         }
     }
+    if foreign && wraps.open.is_empty() {
+        wraps.other();
+    }
     wraps
 }
 
@@ -134,8 +139,9 @@ impl Wraps {
         self.faults.push(Fault::new(id, detail));
     }
 
-    fn open(&mut self, tpm: &mut Tpm, kept: Vec<Kept>) {
-        let mut foreign = 0;
+    /// Opens what this TPM opens; tells whether some were sealed to another one.
+    fn open(&mut self, tpm: &mut Tpm, kept: Vec<Kept>) -> bool {
+        let mut foreign = false;
         for Kept { id, parent, public, private, .. } in kept {
             let opened = tpm.unseal(&Blob { parent, public, private });
             match opened.map(|secret| <[u8; 32]>::try_from(&secret[..]).map(Zeroizing::new)) {
@@ -143,11 +149,14 @@ impl Wraps {
                 Ok(Err(_)) => {
                     self.shut.push(id);
                     let name = file(id);
-                    self.fault(UNREADABLE, format!("{name} holds no wrapping secret; it is left as it is"));
+                    self.fault(
+                        UNREADABLE,
+                        format!("{name} holds no wrapping secret; it is left as it is"),
+                    );
                 }
                 Err(TpmError::OtherParent) => {
                     self.shut.push(id);
-                    foreign += 1;
+                    foreign = true;
                 }
                 Err(error) => {
                     self.shut.push(id);
@@ -155,17 +164,18 @@ impl Wraps {
                 }
             }
         }
-        // Who has one that opens has been told already, when it was made.
-        if foreign > 0 && self.open.is_empty() {
-            self.fault(
-                OTHER,
-                "this machine's TPM is another than the one that keys of volumes are sealed to, or it was cleared \
-                 since: those volumes stay closed, and nothing of them is lost. Put the disks back into the machine \
-                 with that TPM, or the TPM back into this one. Keys of new volumes lie beside their data, until then \
-                 or until zos.tpm=new has them sealed to this TPM"
-                    .to_owned(),
-            );
-        }
+        foreign
+    }
+
+    fn other(&mut self) {
+        self.fault(
+            OTHER,
+            "this machine's TPM is another than the one that keys of volumes are sealed to, or it was cleared since: \
+             those volumes stay closed, and nothing of them is lost. Put the disks back into the machine with that \
+             TPM, or the TPM back into this one. Keys of new volumes lie beside their data, until then or until \
+             zos.tpm=new has them sealed to this TPM"
+                .to_owned(),
+        );
     }
 
     fn missing(&mut self, kept: &[Kept]) {
@@ -184,7 +194,8 @@ impl Wraps {
     fn failed(&mut self, kept: &[Kept], error: &dyn std::error::Error) {
         self.shut.extend(kept.iter().map(|kept| kept.id));
         let cause = CallError::failed(error);
-        let closed = if self.shut.is_empty() { "" } else { ", and volumes sealed to it stay closed" };
+        let closed =
+            if self.shut.is_empty() { "" } else { ", and volumes sealed to it stay closed" };
         self.fault(
             FAILED,
             format!(
@@ -199,7 +210,9 @@ impl Wraps {
 /// Draws a wrapping secret and keeps it; only what the TPM has given back once is relied on.
 fn create(folder: &Path, tpm: &mut Tpm) -> Result<(Id, Secret), CreateError> {
     let (mut id, mut secret) = (Id::default(), Zeroizing::new([0; 32]));
-    getrandom::fill(&mut id).and_then(|()| getrandom::fill(&mut *secret)).map_err(CreateError::Random)?;
+    getrandom::fill(&mut id)
+        .and_then(|()| getrandom::fill(&mut *secret))
+        .map_err(CreateError::Random)?;
     let blob = tpm.seal(&*secret).map_err(CreateError::Tpm)?;
     if tpm.unseal(&blob).map_err(CreateError::Tpm)?[..] != secret[..] {
         return Err(CreateError::Other);

@@ -340,7 +340,8 @@ impl<'a> Machine<'a> {
                     };
                     storaged::run_on(daemon, places, disks).await
                 }
-                "identityd" => identityd::run(daemon).await,
+                // The machine that the simulation runs on may have a TPM; none of its nodes has.
+                "identityd" => identityd::run_on(daemon, || Ok(None)).await,
                 "netd" => net::run(daemon, wires).await,
                 "capacityd" => capacityd::run_on(daemon, SysRoot::at(run.join("machine"))).await,
                 "vmd" => {

@@ -9,8 +9,8 @@
 //! What is sealed has no password of its own: that the right chip has it is all that is asked.
 
 use ring::agreement::{self, ECDH_P256, EphemeralPrivateKey, UnparsedPublicKey};
+use ring::hmac;
 use ring::rand::SystemRandom;
-use ring::{constant_time, hmac};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -68,7 +68,8 @@ impl Session {
     pub(super) fn begin(port: &mut dyn Port, primary: &Primary) -> Result<Self, TpmError> {
         const WHAT: &str = "TPM2_StartAuthSession";
         let random = |_| TpmError::Random;
-        let own = EphemeralPrivateKey::generate(&ECDH_P256, &SystemRandom::new()).map_err(random)?;
+        let own =
+            EphemeralPrivateKey::generate(&ECDH_P256, &SystemRandom::new()).map_err(random)?;
         let public = own.compute_public_key().map_err(random)?;
         let (x, y) = public.as_ref()[1..].split_at(WORD);
         let peer = [&[4][..], &primary.x, &primary.y].concat();
@@ -76,7 +77,8 @@ impl Session {
         let salt = agreement::agree_ephemeral(own, &peer, |shared| {
             kdf_e(shared, b"SECRET", x, &primary.x)
         });
-        let salt = salt.map_err(|_| TpmError::Malformed(WHAT, "the primary is no point of P-256"))?;
+        let salt =
+            salt.map_err(|_| TpmError::Malformed(WHAT, "the primary is no point of P-256"))?;
 
         let (mut point, mut command) = (Writer::default(), Writer::default());
         point.sized(x).sized(y);
@@ -115,7 +117,8 @@ impl Session {
             .chain_update(&object.name)
             .chain_update(&*parameters)
             .finalize();
-        let tag = self.tag(&hash, &caller, &self.nonce, attributes);
+        let (key, message) = self.signed(&hash, &caller, &self.nonce, attributes);
+        let tag = hmac::sign(&key, &message);
         let (mut body, mut authorization) = (Writer::default(), Writer::default());
         authorization.u32(self.handle).sized(&caller).u8(attributes).sized(tag.as_ref());
         let length = u32::try_from(authorization.done().len()).expect("about a hundred bytes");
@@ -133,8 +136,8 @@ impl Session {
             .chain_update(code.to_be_bytes())
             .chain_update(parameters)
             .finalize();
-        let tag = self.tag(&hash, nonce, &caller, attributes);
-        constant_time::verify_slices_are_equal(tag.as_ref(), told)
+        let (key, message) = self.signed(&hash, nonce, &caller, attributes);
+        hmac::verify(&key, &message, told)
             .map_err(|_| TpmError::Malformed(what, "it isn't the TPM's"))?;
         let mut parameters = Zeroizing::new(parameters.to_vec());
         if secret == Secret::Out {
@@ -144,13 +147,16 @@ impl Session {
         Ok((handle, parameters))
     }
 
-    fn tag(&self, hash: &[u8], newer: &[u8], older: &[u8], attributes: u8) -> hmac::Tag {
+    /// What proves a command or an answer: a key, and what is signed with it.
+    fn signed(
+        &self,
+        hash: &[u8],
+        newer: &[u8],
+        older: &[u8],
+        attributes: u8,
+    ) -> (hmac::Key, Vec<u8>) {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &*self.key);
-        let mut context = hmac::Context::with_key(&key);
-        for part in [hash, newer, older, &[attributes]] {
-            context.update(part);
-        }
-        context.sign()
+        (key, [hash, newer, older, &[attributes]].concat())
     }
 
     /// Covers or uncovers the first parameter, which says its own length.

@@ -12,9 +12,9 @@ use zeroize::Zeroizing;
 use super::TpmError;
 
 /// No answer is longer, in bytes.
-pub const LONGEST: usize = 4096;
+pub(super) const LONGEST: usize = 4096;
 /// Bytes before a command's or an answer's body.
-pub const HEADER: usize = 10;
+pub(super) const HEADER: usize = 10;
 
 /// TPM_ST_NO_SESSIONS.
 pub(super) const PLAIN: u16 = 0x8001;
@@ -113,10 +113,6 @@ impl<'a> Reader<'a> {
             Err(TpmError::Malformed(self.what, "something follows its end"))
         }
     }
-
-    pub(super) fn rest(self) -> &'a [u8] {
-        self.rest
-    }
 }
 
 /// An answer's body, when it says success and is as long as it says.
@@ -150,7 +146,7 @@ mod tests {
         let check = |hex: &str, expected: &str| {
             let bytes = hex::decode(hex).unwrap();
             let found = match body("it", PLAIN, &bytes) {
-                Ok(reader) => hex::encode(reader.rest()),
+                Ok(reader) => hex::encode(reader.rest),
                 Err(error) => error.to_string(),
             };
             assert_eq!(found, expected, "{hex}");

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use zos_types::NodeId;
+use zos_types::volume::Sealing;
 
 use super::interface;
 
@@ -22,13 +23,22 @@ interface! {
         context: String,
         /// At most 4 KiB, in base64.
         data: String,
-    ) -> Secret;
-    /// Reads what was sealed.
+    ) -> Sealed;
+    /// Reads what was sealed. `Failed` when that needs a TPM that isn't here.
     Unseal [Storage] (
         /// As at sealing.
         context: String,
         /// As sealed, in base64.
         data: String,
+    ) -> Secret;
+    /// The key that twins seal to when they hand something over: new at each start of identityd.
+    SealingKey [Api] -> PublicSealingKey;
+    /// Opens what a twin sealed to that key. `Invalid` when it wasn't, or for something else.
+    Open [Storage] (
+        /// What it is for, in the words of `zos_api::handover::context`, which the twin used.
+        context: String,
+        /// As sealed, in base64.
+        sealed: String,
     ) -> Secret;
 }
 
@@ -39,6 +49,26 @@ pub struct Identity {
     pub node: NodeId,
     /// Whether it is lost with the next boot.
     pub ephemeral: bool,
+    /// What keys of new volumes are sealed with.
+    pub sealing: Sealing,
+}
+
+/// What was sealed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Sealed {
+    /// In base64.
+    pub data: String,
+    /// With what.
+    pub sealing: Sealing,
+}
+
+/// The key that twins seal to.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PublicSealingKey {
+    /// An X25519 public key, in base64.
+    pub key: String,
+    /// The node's Ed25519 signature over `zos:sealing-key:` and the key's 32 bytes, in base64.
+    pub signature: String,
 }
 
 /// A certificate.
@@ -48,7 +78,7 @@ pub struct Certificate {
     pub der: String,
 }
 
-/// A secret, sealed or not.
+/// A secret.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Secret {
     /// In base64.

@@ -30,8 +30,11 @@ fn identity_router() -> Router {
         .on(async |_: Call, _: identity::Describe| Err(CallError::busy("not yet")))
         .on(async |_: Call, _: identity::CertifyTls| Err(CallError::not_found("none")))
         .on(async |_: Call, seal: identity::Seal| {
-            Ok(identity::Secret { data: format!("{}:{}", seal.context, seal.data) })
+            let data = format!("{}:{}", seal.context, seal.data);
+            Ok(identity::Sealed { data, sealing: zos_types::volume::Sealing::Beside })
         })
+        .on(async |_: Call, _: identity::SealingKey| Err(CallError::not_found("none")))
+        .on(async |_: Call, _: identity::Open| Err(CallError::not_found("none")))
         .on_fds(async |call: Call, unseal: identity::Unseal| {
             Ok((identity::Secret { data: unseal.data }, call.fds))
         })
