@@ -52,10 +52,9 @@ impl Swtpm {
         command.args(["socket", "--tpm2", "--tpmstate"]).arg(format!("dir={}", state.display()));
         let log = File::create(state.join("swtpm.log")).context("make swtpm's log")?;
         command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let mut found =
-            Self { process: command.spawn().context("start swtpm")?, socket: socket.clone() };
+        let mut found = Self { process: command.spawn().context("start swtpm")?, socket };
         let start = Instant::now();
-        while !socket.exists() {
+        while !found.socket.exists() {
             if let Some(status) = found.process.try_wait()? {
                 bail!(
                     "swtpm ended at once: {status}; {} says why",
@@ -63,7 +62,7 @@ impl Swtpm {
                 );
             }
             if start.elapsed() > PATIENCE {
-                bail!("swtpm does not listen on {}", socket.display());
+                bail!("swtpm does not listen on {}", found.socket.display());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
