@@ -94,7 +94,7 @@ pub fn load(folder: &Path, tpm: io::Result<Option<Tpm>>, make: Make) -> Wraps {
                 match read {
                     Ok(found) => kept.push(found),
                     Err(why) => {
-                        wraps.fault(UNREADABLE, format!("{name}: {why}; it is left as it is"))
+                        wraps.fault(UNREADABLE, format!("{name}: {why}; it is left as it is"));
                     }
                 }
             }
