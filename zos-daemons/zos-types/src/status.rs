@@ -3,6 +3,7 @@
 //! ```text
 //!  pending ─▶ preparing ─▶ running | ready ─▶ stopping ─▶ (gone)
 //!                 ▲            │
+//!                 │            ├─▶ locked          waits for the twin's key; so does a VM that needs it
 //!                 │            ├─▶ at-risk, rebuilding     a thing to keep that works, on one copy of two
 //!                 │ retry_at   ├─▶ stopped          a VM that ended and is not to run again
 //!                 ├─ degraded ◀┤                    a step failed; it is tried again
@@ -31,6 +32,11 @@ pub enum State {
     Running,
     /// A thing to keep that exists.
     Ready,
+    /// A thing to keep that waits for its twin's key, or a VM that needs such a thing.
+    Locked {
+        /// Why, and what to do.
+        reason: String,
+    },
     /// It works, and its data has no second copy any more, or its disk fails.
     AtRisk {
         /// Why, and what is done about it.
@@ -87,6 +93,7 @@ impl State {
             Self::Preparing => "preparing",
             Self::Running => "running",
             Self::Ready => "ready",
+            Self::Locked { .. } => "locked",
             Self::AtRisk { .. } => "at-risk",
             Self::Rebuilding { .. } => "rebuilding",
             Self::Stopped { .. } => "stopped",

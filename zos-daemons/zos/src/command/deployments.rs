@@ -61,7 +61,9 @@ pub(super) fn text(status: &DeploymentStatus) -> String {
 pub(super) fn detail(state: &State) -> String {
     match state {
         State::Stopped { cause } => plain(cause),
-        State::AtRisk { reason } | State::Rebuilding { reason } => plain(reason),
+        State::Locked { reason } | State::AtRisk { reason } | State::Rebuilding { reason } => {
+            plain(reason)
+        }
         State::Degraded { fault, retry_at } => {
             format!("{}; tried again at {retry_at:.0}", plain(fault))
         }
