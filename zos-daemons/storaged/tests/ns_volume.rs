@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use zos_api::local::CallError;
 use zos_api::local::storage::CreateVolume;
 use zos_types::Bytes;
-use zos_types::deployment::{Class, Integrity, KeyHolder};
+use zos_types::deployment::{Class, Content, Integrity, KeyHolder};
 
 /// Doesn't seal at all.
 struct Plain;
@@ -64,7 +64,7 @@ async fn live(pool: pool::Pool) {
     };
     let mut volumes = restart();
     volumes.create(wanted.clone(), &Plain).await.unwrap();
-    let (volume, fd) = volumes.open(twin, name.clone(), &Plain).await.unwrap();
+    let (volume, fd) = volumes.open(twin, name.clone(), Content::Disk, &Plain).await.unwrap();
     assert_eq!(volume.size, Bytes(64 << 20));
     let device = File::from(fd);
     // A new volume's ends are clear, and only a new one's are cleared.
@@ -79,7 +79,7 @@ async fn live(pool: pool::Pool) {
 
     // Another storaged finds the same device, while the guest goes on.
     let mut again = restart();
-    let (_, fd) = again.open(twin, name.clone(), &Plain).await.unwrap();
+    let (_, fd) = again.open(twin, name.clone(), Content::Disk, &Plain).await.unwrap();
     let mut read = vec![0; words.len()];
     File::from(fd).read_exact_at(&mut read, 0).unwrap();
     assert_eq!(read, words);
@@ -97,12 +97,12 @@ async fn live(pool: pool::Pool) {
     drop(device);
     again.close(twin, name.clone()).await.unwrap();
     again.close(twin, name.clone()).await.unwrap();
-    let (_, fd) = again.open(twin, name.clone(), &Plain).await.unwrap();
+    let (_, fd) = again.open(twin, name.clone(), Content::Disk, &Plain).await.unwrap();
     File::from(fd).read_exact_at(&mut read, 0).unwrap();
     assert_eq!(read, words);
     let mut last = restart();
     last.delete(twin, name.clone()).await.unwrap();
     assert!(!file.exists() && last.list().is_empty());
-    let gone = last.open(twin, name, &Plain).await;
+    let gone = last.open(twin, name, Content::Disk, &Plain).await;
     assert!(matches!(gone, Err(CallError::NotFound { .. })), "{gone:?}");
 }

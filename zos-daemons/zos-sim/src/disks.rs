@@ -4,12 +4,13 @@
 //!  disks/nvme0n1/header.json     the pool header; none: the disk is empty
 //!                @state          the node's state; <place> is a link to it
 //!                @volumes        as on a node, but sparse and in clear
+//!                @shares         what on a node are file systems on volumes: folders
 //! ```
 //! What storaged decides, it decides here as on a node: adoption, whose a pool is, what room there is.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -248,9 +249,37 @@ impl Devices for Plain {
         Ok(())
     }
 
+    fn format(&self, device: &OwnedFd) -> io::Result<()> {
+        let folder = share(device)?;
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        fs::create_dir_all(folder)
+    }
+
+    fn root(&self, device: &OwnedFd) -> zos_host::Result<OwnedFd> {
+        let folder = share(device).during("find", "the folder of a share")?;
+        Ok(File::open(&folder).during("open", folder.display())?.into())
+    }
+
     fn unmap(&self, _: &str) -> zos_host::Result<bool> {
         Ok(false)
     }
+}
+
+/// The folder that stands for the file system on a volume: `@volumes/<twin>/<volume>` is
+/// `@shares/<twin>/<volume>`.
+fn share(device: &OwnedFd) -> io::Result<PathBuf> {
+    let file = fs::read_link(format!("/proc/self/fd/{}", device.as_raw_fd()))?;
+    let lost = || io::Error::other(format!("{}: not below @volumes", file.display()));
+    let mut above = file.ancestors();
+    let (volume, twin) = (above.next().and_then(Path::file_name), above.next());
+    let pool = above.nth(1).ok_or_else(lost)?;
+    let (Some(volume), Some(twin)) = (volume, twin.and_then(Path::file_name)) else {
+        return Err(lost());
+    };
+    Ok(pool.join("@shares").join(twin).join(volume))
 }
 
 fn failed<'a>(operation: &'static str, disk: &'a Disk) -> impl Fn(io::Error) -> PoolError + 'a {

@@ -30,8 +30,8 @@ pub const MAX_WORKLOADS: usize = 64;
 pub const MAX_DEVICES: usize = 8;
 /// Bytes of a share's tag at most (virtio 1.2, section 5.11.4).
 pub const MAX_TAG: usize = 36;
-/// The smallest share: its file system needs some room for itself.
-pub const MIN_SHARE: u64 = 128 * MIB;
+/// The smallest share: below it btrfs doesn't grow.
+pub const MIN_SHARE: u64 = 256 * MIB;
 
 /// What one twin wants on one node. Its name stands in the path of the request.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
@@ -285,7 +285,7 @@ impl Deployment {
                     rule(
                         is_share && size < MIN_SHARE,
                         at("size"),
-                        "at least 128MiB for a share".into(),
+                        "at least 256MiB for a share".into(),
                     );
                     rule(
                         !(16 * MIB..=64 * TIB).contains(&size),
@@ -533,7 +533,7 @@ mod tests {
         let one = r#"[{"share": "files"}]"#;
         check(one, "volume", "1GiB", &at("0/share"), "names no share");
         check(r#"[{"share": "web"}]"#, "share", "1GiB", &at("0/share"), "names no share");
-        check(one, "share", "64MiB", "/workloads/files/size", "at least 128MiB");
+        check(one, "share", "64MiB", "/workloads/files/size", "at least 256MiB");
         let twice = r#"[{"share": "files"}, {"share": "files", "tag": "x"}]"#;
         check(twice, "share", "1GiB", &at("1/share"), "already");
         let twice = r#"[{"share": "files"}, {"share": "other", "tag": "files"}]"#;

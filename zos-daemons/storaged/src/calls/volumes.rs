@@ -2,15 +2,16 @@
 
 use zos_api::local::Done;
 use zos_api::local::storage::{
-    CloseVolume, CreateVolume, DeleteVolume, ListVolumes, OpenVolume, Volumes,
+    CloseVolume, CreateVolume, DeleteVolume, ListVolumes, OpenShare, OpenVolume, Volumes,
 };
 use zos_daemon::{Call, Router};
+use zos_types::deployment::Content;
 
 use super::Calls;
 
 pub(super) fn answer(router: Router, calls: &Calls) -> Router {
     let (create, list, open) = (calls.clone(), calls.clone(), calls.clone());
-    let (close, delete) = (calls.clone(), calls.clone());
+    let (close, delete, share) = (calls.clone(), calls.clone(), calls.clone());
     router
         .on(move |_: Call, wanted: CreateVolume| {
             let calls = create.clone();
@@ -28,8 +29,18 @@ pub(super) fn answer(router: Router, calls: &Calls) -> Router {
             let calls = open.clone();
             open.apart(async move {
                 let volumes = calls.volumes().await?;
-                let (volume, fd) = volumes.lock().await.open(twin, name, &calls.bus).await?;
+                let (volume, fd) =
+                    volumes.lock().await.open(twin, name, Content::Disk, &calls.bus).await?;
                 Ok((volume, vec![fd]))
+            })
+        })
+        .on_fds(move |_: Call, OpenShare { twin, name }| {
+            let calls = share.clone();
+            share.apart(async move {
+                let volumes = calls.volumes().await?;
+                let (volume, root) =
+                    volumes.lock().await.open_share(twin, name, &calls.bus).await?;
+                Ok((volume, vec![root]))
             })
         })
         .on(move |_: Call, CloseVolume { twin, name }| {

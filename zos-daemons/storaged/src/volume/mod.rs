@@ -9,6 +9,7 @@ pub mod device;
 pub mod files;
 pub mod place;
 mod port;
+pub mod share;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,7 +24,7 @@ use zos_api::local::Change;
 use zos_api::local::identity::{Seal, Unseal};
 use zos_api::local::storage::{CreateVolume, Volume, VolumeChange};
 use zos_daemon::{Bus, CallError};
-use zos_types::deployment::{Integrity, KeyHolder};
+use zos_types::deployment::{Content, Integrity, KeyHolder};
 use zos_types::{FieldError, TwinId, WorkloadName, disk};
 
 use self::files::{Files, Record};
@@ -184,7 +185,9 @@ impl Volumes {
         check(&wanted)?;
         let id = (wanted.twin, wanted.name.clone());
         if let Some(kept) = self.volumes.get(&id) {
-            let same = kept.record.size == wanted.size && kept.record.class == wanted.class;
+            let same = kept.record.size == wanted.size
+                && kept.record.class == wanted.class
+                && kept.record.holds == wanted.holds;
             return if same {
                 Ok(VolumeChange { change: Change::Unchanged, volume: kept.volume() })
             } else {
@@ -229,15 +232,34 @@ impl Volumes {
         Ok(VolumeChange { change: Change::Created, volume })
     }
 
-    /// The open device of a volume.
-    pub async fn open(
+    /// The root of a share, mounted nowhere.
+    pub async fn open_share(
         &mut self,
         twin: TwinId,
         name: WorkloadName,
         keys: &impl Keys,
     ) -> Result<(Volume, OwnedFd), CallError> {
+        let (volume, device) = self.open(twin, name.clone(), Content::Share, keys).await?;
+        let devices = Arc::clone(&self.devices);
+        let root = blocking("mount", &(twin, name), move || devices.root(&device)).await?;
+        Ok((volume, root))
+    }
+
+    /// The open device of a volume that holds this: what a guest wrote on a disk is never mounted, and no guest
+    /// writes what is.
+    pub async fn open(
+        &mut self,
+        twin: TwinId,
+        name: WorkloadName,
+        holds: Content,
+        keys: &impl Keys,
+    ) -> Result<(Volume, OwnedFd), CallError> {
         let id = (twin, name);
         let kept = self.volumes.get(&id).ok_or_else(|| not_found(&id))?;
+        if kept.record.holds != holds {
+            let detail = format!("volume {} holds a {}, not a {holds}", id.1, kept.record.holds);
+            return Err(CallError::invalid(detail));
+        }
         let device = device::name(&id.0, &id.1);
         let found = {
             let (devices, device) = (Arc::clone(&self.devices), device.clone());
@@ -264,8 +286,11 @@ impl Volumes {
         }
         let record = Record { fresh: false, ..kept.record.clone() };
         let devices = Arc::clone(&self.devices);
-        let (fd, record) = blocking("clear the ends of", &id, move || {
-            devices.clear_ends(&fd, record.size)?;
+        let (fd, record) = blocking("prepare", &id, move || {
+            match holds {
+                Content::Disk => devices.clear_ends(&fd, record.size)?,
+                Content::Share => devices.format(&fd)?,
+            }
             files.write_record(&record)?;
             Ok::<_, io::Error>((fd, record))
         })

@@ -11,8 +11,8 @@ use std::path::Path;
 
 use zos_types::Bytes;
 
-use super::device;
 use super::files::Files;
+use super::{device, share};
 
 /// Makes volumes' bytes, and devices of them by name.
 pub trait Devices: std::fmt::Debug + Send + Sync {
@@ -31,6 +31,10 @@ pub trait Devices: std::fmt::Debug + Send + Sync {
     ) -> zos_host::Result<OwnedFd>;
     /// Makes the first and last MiB of a fresh device read as zeros; durable when it returns.
     fn clear_ends(&self, device: &OwnedFd, size: Bytes) -> io::Result<()>;
+    /// Makes the file system of a share on its fresh device; durable when it returns.
+    fn format(&self, device: &OwnedFd) -> io::Result<()>;
+    /// Mounts a share's file system nowhere in the tree, as large as its device, and gives its root.
+    fn root(&self, device: &OwnedFd) -> zos_host::Result<OwnedFd>;
     /// Takes the device away; `false`: there was none. `ResourceBusy` while it is in use.
     fn unmap(&self, name: &str) -> zos_host::Result<bool>;
 }
@@ -61,6 +65,14 @@ impl Devices for Crypt {
 
     fn clear_ends(&self, device: &OwnedFd, size: Bytes) -> io::Result<()> {
         device::clear_ends(device, size)
+    }
+
+    fn format(&self, device: &OwnedFd) -> io::Result<()> {
+        share::format(Path::new(share::MKFS), device)
+    }
+
+    fn root(&self, device: &OwnedFd) -> zos_host::Result<OwnedFd> {
+        share::root(device)
     }
 
     fn unmap(&self, name: &str) -> zos_host::Result<bool> {

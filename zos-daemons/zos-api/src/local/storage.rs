@@ -52,6 +52,14 @@ interface! {
         /// Which.
         name: WorkloadName,
     ) -> Volume;
+    /// Mounts a share's file system nowhere in the node's tree, and passes a descriptor of that mount's root (fd 0
+    /// beside the reply). Each caller gets a mount of its own; the file system is the same one.
+    OpenShare [Vm] (
+        /// Whose it is.
+        twin: TwinId,
+        /// Which.
+        name: WorkloadName,
+    ) -> Volume;
     /// Takes the block device away again, once its user has gone. `Busy` while it is in use.
     CloseVolume [Vm Provision] (
         /// Whose it is.
