@@ -1,7 +1,7 @@
 # ZOS. `make run` and `make test` do everything on a fresh Debian machine; `make help` tells the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup image run test test-all fuzz bench fmt openapi clean
+.PHONY: help setup image run test test-all fuzz powercut bench fmt openapi clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,9 @@ test-all: setup ## Every check and test
 
 fuzz: setup ## Fuzz what strangers reach in PID 1 and in the VMM; some seconds each
 	@scripts/fuzz
+
+powercut: image ## Cut a recorded node's power 10,000 times, 20 a second; the next run goes on (POWERCUT_RUNS, _SEED, _FROM)
+	@cargo run -q -p qemu-tests --bin powercut
 
 bench: image ## Measure boot, memory, VMs and their peers into target/bench, and show a table
 	@cargo run -q -p qemu-tests --bin bench

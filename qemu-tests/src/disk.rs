@@ -21,6 +21,8 @@ pub struct Disk {
     pub unreadable: bool,
     /// Whether it is left out at the start, for [`crate::Machine::plug`].
     pub unplugged: bool,
+    /// Where everything that it is told is written down, if it is.
+    pub record: Option<PathBuf>,
 }
 
 /// How a disk is attached.
@@ -44,6 +46,7 @@ impl Disk {
             interface: Interface::Nvme,
             unreadable: false,
             unplugged: false,
+            record: None,
         }
     }
 
@@ -63,6 +66,13 @@ impl Disk {
     #[must_use]
     pub fn unplugged(self) -> Self {
         Self { unplugged: true, ..self }
+    }
+
+    /// The same, everything that it is told written into a new log ([`crate::cuts`]). Attached by virtio, where Linux asks
+    /// for a flush by itself after what must be on the medium: QEMU's NVMe would not say which writes these are.
+    pub fn recorded(self, log: PathBuf) -> Result<Self> {
+        create(&log, 0)?;
+        Ok(Self { record: Some(log), ..self.by(Interface::Virtio) })
     }
 
     /// SHA-256 of the image. Only for one that no machine uses, or only reads.
@@ -85,6 +95,19 @@ impl Disk {
             // blkdebug: every read that reaches it answers EIO (5), as often as it is tried.
             let errors = json!([{"event": "none", "iotype": "read", "errno": 5, "once": false}]);
             json!({"driver": "blkdebug", "image": file, "inject-error": errors})
+        } else if let Some(log) = &self.record {
+            // The log is all that counts, so what lies below needs no flush. Without one a flush is written down at the
+            // moment it comes: only what was answered by then stands before it.
+            let mut file = file;
+            file["cache"] = json!({"no-flush": true});
+            let log = json!({"driver": "file", "filename": log, "cache": {"no-flush": true}});
+            json!({
+                "driver": "blklogwrites",
+                "discard": "unmap",
+                "log-sector-size": crate::cuts::log::SECTOR,
+                "file": file,
+                "log": log,
+            })
         } else {
             file
         };
@@ -161,6 +184,19 @@ mod tests {
         let rule = &disk.blockdev()["file"]["inject-error"][0];
         assert_eq!((&rule["iotype"], &rule["errno"]), (&json!("read"), &json!(5)));
         assert_eq!(Disk::new("a", "a.img".into()).blockdev()["file"]["driver"], "file");
+    }
+
+    #[test]
+    fn a_recorded_disk_has_its_log_between() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("a.log");
+        let disk = Disk::new("a", "a.img".into()).recorded(log.clone()).unwrap();
+        let below = &disk.blockdev()["file"];
+        assert_eq!(
+            (&below["driver"], &below["log"]["filename"]),
+            (&json!("blklogwrites"), &json!(log))
+        );
+        assert_eq!(disk.interface, Interface::Virtio);
     }
 
     #[test]

@@ -21,6 +21,7 @@
 pub mod accel;
 pub mod api;
 pub mod arguments;
+pub mod cuts;
 pub mod disk;
 pub mod image;
 pub mod machine;

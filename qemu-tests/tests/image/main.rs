@@ -16,6 +16,7 @@
 //!  sandbox    what a service may not, in its fence
 //!  supervision  bad services, bad unit files and bad callers disturb nobody else
 //!  evidence   a machine that dies comes back, and knows why it died
+//!  powercut   the power cut at any moment: nothing acknowledged is lost, nothing is unreadable
 //!  chaos      daemons killed at any moment: nothing acknowledged is lost, no VM is touched
 //! ```
 //!
@@ -33,6 +34,7 @@ mod evidence;
 mod hostile;
 mod jail;
 mod log;
+mod powercut;
 mod quarantine;
 mod sandbox;
 mod supervision;

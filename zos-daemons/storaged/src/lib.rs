@@ -24,6 +24,7 @@ mod places;
 pub mod pool;
 pub mod settle;
 pub mod state;
+pub mod superblock;
 pub mod volume;
 
 use std::sync::Arc;

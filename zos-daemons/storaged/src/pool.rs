@@ -25,6 +25,7 @@ use crate::disk::gpt::{self, Guid};
 use crate::disk::header::{Header, Stage, VERSION};
 use crate::disk::judge::{self, Verdict};
 use crate::disk::read::Reader;
+use crate::superblock::{self, Mended};
 
 /// A smaller disk isn't adopted.
 pub const SMALLEST: u64 = GIB;
@@ -276,6 +277,14 @@ fn mount_pool(partition: &Path, header: &Header, places: &Places) -> Result<Path
             .mode(0o700)
             .create(&places.pools)
             .during("create", places.pools.display())?;
+        let mended = superblock::mend(partition).map_err(|source| PoolError::Disk {
+            operation: "mend the superblock of",
+            disk: partition.display().to_string(),
+            source,
+        })?;
+        if mended != Mended::Nothing {
+            tracing::warn!("pool {}: a torn superblock is whole again: {mended:?}", header.pool);
+        }
         let flags = mount::data_only() | mount::MountFlags::NOATIME;
         mount::mount(&partition.to_string_lossy(), &root, "btrfs", flags, "subvolid=5")?;
     }

@@ -1,0 +1,100 @@
+//! Cuts a recorded node's power many times: `make powercut`.
+//!
+//! ```text
+//!  recorded once, kept in target/qemu-tests/powercut ─▶ cuts FROM .. FROM + RUNS of SEED ─▶ score, where to go on
+//! ```
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Result, bail, ensure};
+use clap::Parser;
+use qemu_tests::cuts::recording::Recording;
+use qemu_tests::cuts::replay::Flushes;
+use qemu_tests::cuts::run::{self, Cut};
+use qemu_tests::cuts::{check, failed, place, scenario};
+use qemu_tests::{Scene, image};
+
+/// What to do.
+#[derive(Debug, Parser)]
+struct Options {
+    /// How many cuts.
+    #[arg(long, env = "POWERCUT_RUNS", default_value_t = 10_000)]
+    runs: u64,
+    /// Of which series.
+    #[arg(long, env = "POWERCUT_SEED", default_value_t = 1)]
+    seed: u64,
+    /// The first of them; else the one behind the last run's.
+    #[arg(long, env = "POWERCUT_FROM")]
+    from: Option<u64>,
+    /// All of them at this entry of each log, to look at one place closely.
+    #[arg(long, env = "POWERCUT_AT", value_delimiter = ',')]
+    at: Vec<usize>,
+    /// Records anew, even if there is a recording.
+    #[arg(long, env = "POWERCUT_RECORD")]
+    record: bool,
+    /// The disks of the node.
+    #[arg(long, default_value_t = 1)]
+    disks: usize,
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    if let Err(why) = check::possible() {
+        bail!("cuts of the power can't be looked at here: it {why}");
+    }
+    let folder = image::project().join(format!("target/qemu-tests/powercut-{}", options.disks));
+    let recording = recording(&options, &folder)?;
+    let mark = folder.join(format!("next-{}", options.seed));
+    let before = std::fs::read_to_string(&mark).ok().and_then(|text| text.trim().parse().ok());
+    let from: u64 = options.from.or(before).unwrap_or(0);
+    let cut = |number| {
+        let cut = run::cut(&recording, options.seed, number);
+        if options.at.is_empty() { cut } else { Cut { at: options.at.clone(), ..cut } }
+    };
+    let cuts: Vec<Cut> = (from..from + options.runs).map(cut).collect();
+    let begun = Instant::now();
+    let scratch = place()?;
+    let findings = run::run(&recording, cuts, Flushes::Honest, scratch.path())?;
+    if options.at.is_empty() && options.from.is_none() {
+        std::fs::write(&mark, (from + options.runs).to_string())?;
+    }
+    for finding in &findings {
+        println!(
+            "POWERCUT_SEED={} POWERCUT_FROM={} POWERCUT_RUNS=1",
+            options.seed, finding.cut.number
+        );
+        println!(
+            "    at {:?}, seed {}, during: {}",
+            finding.cut.at, finding.cut.seed, finding.during
+        );
+        for fact in &recording.facts.0 {
+            if let Some(part) = failed::part(fact, &finding.cut.at) {
+                println!("    step {:?}, part {part}", failed::step(fact));
+            }
+        }
+        finding.wrong.iter().for_each(|wrong| println!("    {wrong}"));
+    }
+    println!(
+        "{} cuts ({from}.. of seed {}) of {:?} entries in {} s: {} with faults",
+        options.runs,
+        options.seed,
+        recording.moments.last(),
+        begun.elapsed().as_secs(),
+        findings.len()
+    );
+    ensure!(findings.is_empty(), "{} cuts with faults", findings.len());
+    Ok(())
+}
+
+fn recording(options: &Options, folder: &Path) -> Result<Recording> {
+    if !options.record
+        && let Some(kept) = Recording::load(folder)?
+    {
+        return Ok(kept);
+    }
+    let mut scene = Scene::new(folder)?;
+    let recording = scenario::record(&mut scene, options.disks)?;
+    recording.save(folder)?;
+    Ok(recording)
+}

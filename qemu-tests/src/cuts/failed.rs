@@ -1,0 +1,87 @@
+//! Cuts that once found something wrong, tried again on each recording.
+//!
+//! Recordings differ from run to run, so a cut is told by the step that was under way and how far it was, in thousandths
+//! of its entries; a few entries around that place are tried, too.
+
+use super::facts::Fact;
+use super::recording::Recording;
+use super::run::Cut;
+
+/// A cut that failed once.
+#[derive(Clone, Copy, Debug)]
+pub struct Failed {
+    /// The step, as [`step`] writes it.
+    pub step: &'static str,
+    /// How far it was.
+    pub part: usize,
+    /// What became of what was pending.
+    pub seed: u64,
+    /// What was wrong.
+    pub found: &'static str,
+}
+
+/// All of them.
+pub const FAILED: &[Failed] = &[
+    Failed {
+        step: "volume direct/v5 going",
+        part: 300,
+        seed: 15_137_155_071_961_474_719,
+        found: "the sweep left a volume's record.new",
+    },
+    Failed {
+        step: "volume hello/data becoming 1073741824",
+        part: 600,
+        seed: 4_863_682_721_831_212_303,
+        found: "the sweep left a volume's record.new",
+    },
+    Failed {
+        step: "volume direct/v0 becoming 4194304",
+        part: 405,
+        seed: 7_101_304_772_362_851_874,
+        found: "btrfs's superblock torn by 512 bytes: the pool could not be mounted, the node had no key",
+    },
+];
+
+/// Entries tried on each side of the place.
+const AROUND: usize = 12;
+
+/// A step's name, the same in each recording.
+#[must_use]
+pub fn step(fact: &Fact) -> String {
+    let about = fact.about.to_string();
+    // Twins are others in each run.
+    let about = about.split(" of ").next().unwrap_or_default();
+    match &fact.is {
+        Some(is) => format!("{about} becoming {is}"),
+        None => format!("{about} going"),
+    }
+}
+
+/// How far a step was at a cut, in thousandths; none: it was not under way.
+#[must_use]
+pub fn part(fact: &Fact, at: &[usize]) -> Option<usize> {
+    let (begun, done) = (fact.begun.first()?, fact.done.as_ref()?.first()?);
+    let at = at.first()?;
+    (begun <= at && at <= done && begun < done).then(|| (at - begun) * 1000 / (done - begun))
+}
+
+/// The cuts of the table for a recording of one disk or of several.
+#[must_use]
+pub fn again(recording: &Recording) -> Vec<(Cut, &'static Failed)> {
+    let mut cuts = Vec::new();
+    for failed in FAILED {
+        for fact in recording.facts.0.iter().filter(|fact| step(fact) == failed.step) {
+            let Some(done) = &fact.done else { continue };
+            let span = |disk: usize| done[disk].saturating_sub(fact.begun[disk]);
+            for shift in 0..=2 * AROUND {
+                let at = |disk| {
+                    let place = fact.begun[disk] + span(disk) * failed.part / 1000 + shift;
+                    place.saturating_sub(AROUND).clamp(fact.begun[disk], done[disk])
+                };
+                let at = (0..done.len()).map(at).collect();
+                cuts.push((Cut { at, seed: failed.seed, number: cuts.len() as u64 }, failed));
+            }
+        }
+    }
+    cuts
+}
