@@ -69,7 +69,8 @@ fn whole(
     let sealed = files.read_key().context("its key")?;
     let node = key.context("there is a volume, and no key of the node")?;
     let context = format!("volume:{}/{}", record.twin, record.name);
-    let secret = Sealer::new(node, &Wraps::default()).unseal(&context, &sealed).context("its key")?;
+    let secret =
+        Sealer::new(node, &Wraps::default()).unseal(&context, &sealed).context("its key")?;
     if let Some(number) = highest(&File::open(files.data())?, &secret)? {
         found.is.insert(About::Number(record.twin, record.name.clone()), number.to_string());
     }
