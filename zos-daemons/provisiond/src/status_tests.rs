@@ -33,8 +33,7 @@ impl World {
     fn make_volume(&mut self) {
         let (twin, name) = self.key("d");
         let (size, class) = (zos_types::Bytes(1 << 30), Default::default());
-        let volume =
-            Volume { twin, name, size, class, pool: "p".into(), holds: Default::default() };
+        let volume = Volume::new(twin, name, size, class, "p");
         self.seen.volumes = Some(vec![volume]);
     }
 

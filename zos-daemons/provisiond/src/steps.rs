@@ -26,7 +26,8 @@ pub async fn perform(bus: &Bus, step: &Step) -> Result<Option<Volume>, CallError
         Step::CreateVolume((twin, name), volume, holds) => {
             let (size, class) = (volume.size, volume.class);
             let (integrity, key) = (volume.integrity, volume.key);
-            let create = CreateVolume { twin, name, size, class, integrity, key, holds };
+            let from = volume.from.map(|from| from.within(&name.deployment));
+            let create = CreateVolume { twin, name, size, class, integrity, key, from, holds };
             bus.call(create).await.map(|made| Some(made.volume))
         }
     }

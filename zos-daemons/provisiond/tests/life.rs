@@ -75,14 +75,7 @@ impl World {
                         return Err(CallError::busy("the disk is on fire"));
                     }
                     world.note(format!("create {name}"));
-                    let volume = Volume {
-                        twin,
-                        name: name.clone(),
-                        size,
-                        class,
-                        pool: "p".into(),
-                        holds: Default::default(),
-                    };
+                    let volume = Volume::new(twin, name.clone(), size, class, "p");
                     world.volumes.lock().unwrap().insert(name, volume.clone());
                     Ok(VolumeChange { change: Change::Created, volume })
                 }

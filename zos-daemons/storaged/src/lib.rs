@@ -72,6 +72,7 @@ pub async fn run_on(
     // Not bound to the way down: calls that are still answered then may need it.
     tokio::spawn(life.run());
     tokio::spawn(past.clone().begin(bus.clone()));
+    tokio::spawn(view.volumes.clone().care());
     tokio::select! {
         served = daemon.serve(router) => served?,
         ended = machine.watch(view.news) => return ended,

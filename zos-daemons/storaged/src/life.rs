@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use zos_api::local::storage::Settled;
 use zos_daemon::FaultBoard;
 use zos_host::block::{self, Uevents};
@@ -32,7 +32,7 @@ pub struct View {
     /// Whether the pools that are here are open, as far as they can be.
     pub steady: watch::Receiver<bool>,
     /// Pools and volumes.
-    pub volumes: Arc<Mutex<Volumes>>,
+    pub volumes: Volumes,
     /// News for the keeper.
     pub news: mpsc::Sender<Event>,
 }
@@ -56,7 +56,7 @@ pub struct Life {
     disks: watch::Sender<Vec<Disk>>,
     node: watch::Sender<Option<(NodeId, bool)>>,
     steady: watch::Sender<bool>,
-    volumes: Arc<Mutex<Volumes>>,
+    volumes: Volumes,
     /// Open pools by id, for the state's place.
     pools: BTreeMap<String, Pool>,
     remembered: Option<Memory>,
@@ -87,13 +87,13 @@ impl Life {
         let (disks, disks_view) = watch::channel(Vec::new());
         let (node, node_view) = watch::channel(keeper.node());
         let (steady, steady_view) = watch::channel(false);
-        let volumes = Arc::new(Mutex::new(Volumes::over(machine.devices())));
+        let volumes = Volumes::over(machine.devices());
         let view = View {
             settled: settled_view,
             disks: disks_view,
             node: node_view,
             steady: steady_view,
-            volumes: Arc::clone(&volumes),
+            volumes: volumes.clone(),
             news: news.clone(),
         };
         let remembered = keeper.memory();
@@ -183,8 +183,10 @@ impl Life {
     async fn open(&mut self, pool: Pool) {
         let id = pool.header.pool.clone();
         self.pools.insert(id.clone(), pool.clone());
-        let wrong = match self.volumes.lock().await.add_pool(pool) {
-            Ok(wrong) => wrong,
+        let volumes = self.volumes.clone();
+        let wrong = match tokio::task::spawn_blocking(move || volumes.add_pool(pool)).await {
+            Ok(Ok(wrong)) => wrong,
+            Ok(Err(error)) => vec![format!("list the volumes: {error}")],
             Err(error) => vec![format!("list the volumes: {error}")],
         };
         for what in wrong {
@@ -197,7 +199,7 @@ impl Life {
         let gone: Vec<String> =
             self.pools.keys().filter(|id| self.keeper.is_gone(id)).cloned().collect();
         for id in gone {
-            self.volumes.lock().await.drop_pool(&id);
+            self.volumes.drop_pool(&id);
             self.pools.remove(&id);
             self.machine.close(&id);
         }

@@ -1,7 +1,6 @@
 //! Disks and pools in numbers.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use zos_daemon::Metrics;
 use zos_daemon::metrics::Labels;
@@ -20,11 +19,9 @@ pub(crate) fn count(metrics: &Metrics, view: &View) {
         roles.into_iter().map(|(role, count)| (vec![("role", role.to_owned())], count)).collect()
     });
     let bytes = |name, help, of: fn(&Pool) -> u64| {
-        let volumes = Arc::clone(&view.volumes);
+        let volumes = view.volumes.clone();
         metrics.measure(name, help, move || {
-            // While a volume is being made nothing is told, rather than something old.
-            let pools = volumes.try_lock().map(|volumes| volumes.pools()).unwrap_or_default();
-            pools.iter().map(|pool| sized(pool, of(pool))).collect()
+            volumes.pools().iter().map(|pool| sized(pool, of(pool))).collect()
         });
     };
     bytes("pool_size_bytes", "Room in a pool", |pool| pool.size.0);

@@ -8,19 +8,20 @@ use std::os::unix::fs::FileExt;
 
 use disks::{Disk, Mounts, places, with_disks};
 use storaged::pool::{self, Plan};
-use storaged::volume::{Keys, Volumes};
+use storaged::volume::{Keys, Sealed, Volumes};
 use zeroize::Zeroizing;
 use zos_api::local::CallError;
 use zos_api::local::storage::CreateVolume;
 use zos_types::Bytes;
 use zos_types::deployment::{Class, Content, Integrity, KeyHolder};
+use zos_types::volume::Sealing;
 
 /// Doesn't seal at all.
 struct Plain;
 
 impl Keys for Plain {
-    async fn seal(&self, _: String, secret: &[u8]) -> Result<Vec<u8>, CallError> {
-        Ok(secret.to_vec())
+    async fn seal(&self, _: String, secret: &[u8]) -> Result<Sealed, CallError> {
+        Ok(Sealed { bytes: secret.to_vec(), sealing: Sealing::Beside })
     }
 
     async fn unseal(&self, _: String, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, CallError> {
@@ -55,14 +56,15 @@ async fn live(pool: pool::Pool) {
         class: Class::Ssd,
         integrity: Integrity::None,
         key: KeyHolder::Node,
-        holds: Default::default(),
+        from: None,
+        holds: Content::Disk,
     };
     let restart = || {
-        let mut volumes = Volumes::default();
+        let volumes = Volumes::default();
         assert!(volumes.add_pool(pool.clone()).unwrap().is_empty());
         volumes
     };
-    let mut volumes = restart();
+    let volumes = restart();
     volumes.create(wanted.clone(), &Plain).await.unwrap();
     let (volume, fd) = volumes.open(twin, name.clone(), Content::Disk, &Plain).await.unwrap();
     assert_eq!(volume.size, Bytes(64 << 20));
@@ -78,7 +80,7 @@ async fn live(pool: pool::Pool) {
     device.sync_all().unwrap();
 
     // Another storaged finds the same device, while the guest goes on.
-    let mut again = restart();
+    let again = restart();
     let (_, fd) = again.open(twin, name.clone(), Content::Disk, &Plain).await.unwrap();
     let mut read = vec![0; words.len()];
     File::from(fd).read_exact_at(&mut read, 0).unwrap();
@@ -100,7 +102,7 @@ async fn live(pool: pool::Pool) {
     let (_, fd) = again.open(twin, name.clone(), Content::Disk, &Plain).await.unwrap();
     File::from(fd).read_exact_at(&mut read, 0).unwrap();
     assert_eq!(read, words);
-    let mut last = restart();
+    let last = restart();
     last.delete(twin, name.clone()).await.unwrap();
     assert!(!file.exists() && last.list().is_empty());
     let gone = last.open(twin, name, Content::Disk, &Plain).await;

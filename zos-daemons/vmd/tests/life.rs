@@ -165,14 +165,7 @@ impl World {
                 async move {
                     std::fs::write(&disk, b"disk").unwrap();
                     let (size, class) = (Bytes(1 << 30), Default::default());
-                    let volume = Volume {
-                        twin,
-                        name,
-                        size,
-                        class,
-                        pool: "p".into(),
-                        holds: Default::default(),
-                    };
+                    let volume = Volume::new(twin, name, size, class, "p");
                     Ok((volume, vec![OwnedFd::from(std::fs::File::open(&disk).unwrap())]))
                 }
             })

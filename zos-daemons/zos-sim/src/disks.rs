@@ -24,8 +24,8 @@ use storaged::disk::marks::Marks;
 use storaged::keeper::Event;
 use storaged::machine::{Machine, Watching};
 use storaged::pool::{Plan, Pool, PoolError, SUBVOLUMES, class};
-use storaged::volume::Devices;
-use storaged::volume::files::Files;
+use storaged::volume::stack::{Look, Stack};
+use storaged::volume::{DeviceChange, Devices};
 use tokio::sync::mpsc;
 use zos_host::Context;
 use zos_host::block::Disk;
@@ -228,25 +228,21 @@ impl Machine for Disks {
 struct Plain;
 
 impl Devices for Plain {
-    fn allocate(&self, files: &Files, size: Bytes) -> io::Result<()> {
-        let path = files.data();
-        fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
-        let file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
-        file.set_len(size.0)?;
-        file.sync_all()
+    fn reserve(&self, file: &File, size: Bytes) -> io::Result<()> {
+        file.set_len(size.0)
     }
 
     fn find(&self, _: &str) -> zos_host::Result<Option<OwnedFd>> {
         Ok(None)
     }
 
-    fn map(&self, _: &str, file: &Path, _: &str, _: &[u8], _: u32) -> zos_host::Result<OwnedFd> {
-        let opened = OpenOptions::new().read(true).write(true).open(file);
-        Ok(opened.during("open", file.display())?.into())
-    }
-
-    fn clear_ends(&self, _: &OwnedFd, _: Bytes) -> io::Result<()> {
-        Ok(())
+    fn map(&self, stack: &Stack, _: &[u8]) -> zos_host::Result<OwnedFd> {
+        let whole = stack.legs.iter().filter(|leg| !leg.stale);
+        let files = whole.filter_map(|leg| leg.files.as_ref()).next();
+        let missing = || zos_host::Error::invalid("open", &stack.name, "no copy of it is here");
+        let path = files.ok_or_else(missing)?.data();
+        let opened = OpenOptions::new().read(true).write(true).open(&path);
+        Ok(opened.during("open", path.display())?.into())
     }
 
     fn format(&self, device: &OwnedFd) -> io::Result<()> {
@@ -265,6 +261,22 @@ impl Devices for Plain {
 
     fn unmap(&self, _: &str) -> zos_host::Result<bool> {
         Ok(false)
+    }
+
+    fn clear_ends(&self, _: &OwnedFd, _: Bytes) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn held(&self, name: &str, work: &mut dyn FnMut() -> io::Result<()>) -> zos_host::Result<()> {
+        work().during("copy", name)
+    }
+
+    fn look(&self, _: &str) -> zos_host::Result<Option<Look>> {
+        Ok(None)
+    }
+
+    fn change(&self, _: &Stack, _: DeviceChange<'_>) -> zos_host::Result<()> {
+        Ok(())
     }
 }
 

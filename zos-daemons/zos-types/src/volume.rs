@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use crate::deployment::{Class, Integrity, KeyHolder};
 use crate::name::Name;
-use crate::unit::Bytes;
+use crate::unit::{Bytes, KIB, MIB};
 
 /// How a volume does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
@@ -56,6 +56,46 @@ pub enum Sealing {
     Beside,
 }
 
+/// What a volume, or a snapshot of one, takes of the pools that it lies on. All of it is set aside
+/// from the begin, written or not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Footprint {
+    /// On how many disks.
+    pub copies: u8,
+    /// On each of them.
+    pub each: Bytes,
+}
+
+impl Footprint {
+    /// Beside the data: its key and record.
+    const SIDES: u64 = 64 * KIB;
+
+    /// Of a volume of this size.
+    pub fn of(size: Bytes, integrity: Integrity) -> Self {
+        let data = size.0.saturating_add(Self::SIDES);
+        let detected = data.saturating_add(Self::tags(size).0);
+        let (copies, each) = match integrity {
+            Integrity::None => (1, data),
+            Integrity::Detect => (1, detected),
+            Integrity::Repair => (2, detected.saturating_add(Self::MIRROR.0)),
+        };
+        Self { copies, each: Bytes(each) }
+    }
+
+    /// What a mirror knows of one copy: its place in the mirror, what was written of late.
+    pub const MIRROR: Bytes = Bytes(MIB);
+
+    /// The checksums of a volume's blocks, 4 bytes for 4 KiB, and 4 MiB for what is being written.
+    pub fn tags(size: Bytes) -> Bytes {
+        Bytes((size.0 / 1024).next_multiple_of(MIB).saturating_add(4 * MIB))
+    }
+
+    /// On all disks together.
+    pub fn total(self) -> Bytes {
+        Bytes(self.each.0.saturating_mul(u64::from(self.copies)))
+    }
+}
+
 /// A snapshot of a volume, as its twin sees it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct SnapshotStatus {
@@ -94,4 +134,28 @@ pub struct VolumeStatus {
     /// The snapshot that it is being set back to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restoring: Option<Name>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unit::GIB;
+
+    #[test]
+    fn what_a_volume_takes() {
+        let check = |integrity, copies, beside| {
+            let found = Footprint::of(Bytes(10 * GIB), integrity);
+            assert_eq!(
+                found,
+                Footprint { copies, each: Bytes(10 * GIB + beside) },
+                "{integrity:?}"
+            );
+        };
+        check(Integrity::None, 1, 64 * KIB);
+        check(Integrity::Detect, 1, 64 * KIB + 14 * MIB);
+        check(Integrity::Repair, 2, 64 * KIB + 15 * MIB);
+        let huge = Footprint::of(Bytes(u64::MAX), Integrity::Repair);
+        assert_eq!(huge.total(), Bytes(u64::MAX));
+        assert_eq!(Footprint::tags(Bytes(4096)), Bytes(4 * MIB));
+    }
 }

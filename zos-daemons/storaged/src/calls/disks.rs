@@ -14,6 +14,6 @@ pub(super) fn answer(router: Router, calls: &Calls) -> Router {
         })
         .on(move |_: Call, _: ListPools| {
             let calls = pools.clone();
-            async move { Ok(Pools { pools: calls.volumes().await?.lock().await.pools() }) }
+            async move { Ok(Pools { pools: calls.volumes().await?.pools() }) }
         })
 }

@@ -3,17 +3,17 @@
 //! ```text
 //!  router ─┬─ boot      Settle, SetIdentity, ListCrashes
 //!          ├─ disks     ListDisks, ListPools
-//!          └─ volumes   made, opened, closed, destroyed
+//!          ├─ volumes   made, grown, opened, closed, destroyed
+//!          └─ snapshots taken, listed, forgotten, set back to
 //! ```
 
 mod boot;
 mod disks;
+mod snapshots;
 mod volumes;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Mutex;
 use zos_api::local::storage::INTERFACE;
 use zos_daemon::{Bus, CallError, Router, Shutdown};
 use zos_types::NodeId;
@@ -40,16 +40,19 @@ pub(crate) struct Calls {
 
 /// The daemon's answers.
 pub(crate) fn router(calls: &Calls) -> Router {
-    volumes::answer(disks::answer(boot::answer(Router::new(&INTERFACE), calls), calls), calls)
+    let router = boot::answer(Router::new(&INTERFACE), calls);
+    let router = disks::answer(router, calls);
+    let router = volumes::answer(router, calls);
+    snapshots::answer(router, calls)
 }
 
 impl Calls {
     /// Pools and volumes, once those that are here are known: a volume that isn't found then isn't there.
-    async fn volumes(&self) -> Result<Arc<Mutex<Volumes>>, CallError> {
+    async fn volumes(&self) -> Result<Volumes, CallError> {
         let mut steady = self.view.steady.clone();
         let waited = tokio::time::timeout(STEADY, steady.wait_for(|steady| *steady)).await;
         match waited {
-            Ok(Ok(_)) => Ok(Arc::clone(&self.view.volumes)),
+            Ok(Ok(_)) => Ok(self.view.volumes.clone()),
             _ => Err(CallError::busy("the pools are still being opened")),
         }
     }

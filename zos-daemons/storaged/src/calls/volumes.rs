@@ -1,8 +1,9 @@
-//! Volumes: made, opened, closed, destroyed.
+//! Volumes: made, grown, opened, closed, destroyed.
 
 use zos_api::local::Done;
 use zos_api::local::storage::{
-    CloseVolume, CreateVolume, DeleteVolume, ListVolumes, OpenShare, OpenVolume, Volumes,
+    CloseVolume, CreateVolume, DeleteVolume, GrowVolume, ListVolumes, OpenShare, OpenVolume,
+    Volumes,
 };
 use zos_daemon::{Call, Router};
 use zos_types::deployment::Content;
@@ -10,27 +11,31 @@ use zos_types::deployment::Content;
 use super::Calls;
 
 pub(super) fn answer(router: Router, calls: &Calls) -> Router {
-    let (create, list, open) = (calls.clone(), calls.clone(), calls.clone());
-    let (close, delete, share) = (calls.clone(), calls.clone(), calls.clone());
+    let (create, grow, list) = (calls.clone(), calls.clone(), calls.clone());
+    let (open, close, delete) = (calls.clone(), calls.clone(), calls.clone());
+    let share = calls.clone();
     router
         .on(move |_: Call, wanted: CreateVolume| {
             let calls = create.clone();
             create.apart(async move {
                 let volumes = calls.volumes().await?;
                 calls.lasting_node()?;
-                volumes.lock().await.create(wanted, &calls.bus).await
+                volumes.create(wanted, &calls.bus).await
             })
+        })
+        .on(move |_: Call, GrowVolume { twin, name, size }| {
+            let calls = grow.clone();
+            grow.apart(async move { calls.volumes().await?.grow(twin, name, size).await })
         })
         .on(move |_: Call, _: ListVolumes| {
             let calls = list.clone();
-            async move { Ok(Volumes { volumes: calls.volumes().await?.lock().await.list() }) }
+            async move { Ok(Volumes { volumes: calls.volumes().await?.list() }) }
         })
         .on_fds(move |_: Call, OpenVolume { twin, name }| {
             let calls = open.clone();
             open.apart(async move {
                 let volumes = calls.volumes().await?;
-                let (volume, fd) =
-                    volumes.lock().await.open(twin, name, Content::Disk, &calls.bus).await?;
+                let (volume, fd) = volumes.open(twin, name, Content::Disk, &calls.bus).await?;
                 Ok((volume, vec![fd]))
             })
         })
@@ -38,22 +43,21 @@ pub(super) fn answer(router: Router, calls: &Calls) -> Router {
             let calls = share.clone();
             share.apart(async move {
                 let volumes = calls.volumes().await?;
-                let (volume, root) =
-                    volumes.lock().await.open_share(twin, name, &calls.bus).await?;
+                let (volume, root) = volumes.open_share(twin, name, &calls.bus).await?;
                 Ok((volume, vec![root]))
             })
         })
         .on(move |_: Call, CloseVolume { twin, name }| {
             let calls = close.clone();
             close.apart(async move {
-                calls.volumes().await?.lock().await.close(twin, name).await?;
+                calls.volumes().await?.close(twin, name).await?;
                 Ok(Done {})
             })
         })
         .on(move |_: Call, DeleteVolume { twin, name }| {
             let calls = delete.clone();
             delete.apart(async move {
-                calls.volumes().await?.lock().await.delete(twin, name).await?;
+                calls.volumes().await?.delete(twin, name).await?;
                 Ok(Done {})
             })
         })

@@ -1,100 +1,138 @@
-//! Volumes: made, opened, closed, destroyed.
+//! Volumes: what is known of them, and who works on which.
 //!
 //! ```text
-//!  CreateVolume ─ rules ─ place ─ files ─▶ record       OpenVolume ─ key ─ unseal ─ device ─▶ fd
+//!  pools ─ sweep ─▶ copies ─ lead ─▶ Entry ─┬─ change     made, grown, destroyed
+//!                                           ├─ open       key ─ unseal ─ device ─▶ fd
+//!                                           ├─ snapshot   taken, restored, cloned
+//!                                           ├─ mover      to another pool
+//!                                           └─ care       legs that went, came back, are written anew
 //! ```
-//! One at a time: [`Volumes`] is the only owner of what lies under `@volumes`.
+//! The table is locked for moments only. Whoever works on a volume holds its gate, so that two pieces of
+//! work on one volume follow each other and those on two volumes don't wait: first room is reserved in the
+//! table, then the work is done, then the table is told.
 
+pub mod care;
+mod change;
 pub mod device;
 pub mod files;
+pub mod keys;
+pub mod mover;
+mod open;
 pub mod place;
 mod port;
+pub mod record;
 pub mod share;
+mod snapshot;
+pub mod stack;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-use zeroize::Zeroizing;
-use zos_api::local::Change;
-use zos_api::local::identity::{Seal, Unseal};
-use zos_api::local::storage::{CreateVolume, Volume, VolumeChange};
-use zos_daemon::{Bus, CallError};
-use zos_types::deployment::{Content, Integrity, KeyHolder};
-use zos_types::{FieldError, TwinId, WorkloadName, disk};
+use tokio::sync::OwnedMutexGuard;
+use zos_api::local::storage::{Snapshot, Volume};
+use zos_daemon::CallError;
+use zos_types::deployment::Integrity;
+use zos_types::disk::PoolState;
+use zos_types::volume::{Footprint, VolumeCondition};
+use zos_types::{Bytes, Name, TwinId, WorkloadName, disk};
 
-use self::files::{Files, Record};
+use self::files::Files;
+pub use self::keys::{Keys, Sealed};
 use self::place::Room;
-pub use self::port::{Crypt, Devices};
+pub use self::port::{Change as DeviceChange, Crypt, Devices};
+use self::record::{Record, Shot, Standing};
+use self::stack::{Leg, Look, Stack};
 use crate::pool::Pool;
 
-/// Volumes are whole multiples of it, in bytes.
-const GRAIN: u64 = 4096;
+/// A volume's name.
+pub type Id = (TwinId, WorkloadName);
 
-/// identityd answers at once, or it is being started again.
-const SEALING: Duration = Duration::from_secs(20);
+/// How a pool does, and why.
+type Doing = (PoolState, Vec<String>);
 
-/// Seals and unseals volumes' keys.
-pub trait Keys: Send + Sync {
-    /// Encrypts a secret for a context.
-    fn seal(
-        &self,
-        context: String,
-        secret: &[u8],
-    ) -> impl Future<Output = Result<Vec<u8>, CallError>> + Send;
-    /// Decrypts what was sealed for the same context.
-    fn unseal(
-        &self,
-        context: String,
-        sealed: &[u8],
-    ) -> impl Future<Output = Result<Zeroizing<Vec<u8>>, CallError>> + Send;
+/// What is known of a volume.
+#[derive(Debug)]
+struct Entry {
+    /// Its record on each pool that is here.
+    copies: BTreeMap<String, Record>,
+    /// What they come to.
+    standing: Standing,
+    shots: BTreeMap<Name, Shot>,
+    /// Room that is set aside for what is under way, by pool.
+    reserved: Vec<(String, Bytes)>,
+    /// It is being made, and isn't there yet.
+    making: bool,
+    /// What the kernel said of its device; none: it is closed, or was never asked.
+    look: Option<Look>,
+    /// It is being moved to another pool, with its snapshots.
+    moving: bool,
+    /// How often a copy that failed was tried again.
+    tries: u8,
+    gate: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// identityd seals.
-impl Keys for Bus {
-    async fn seal(&self, context: String, secret: &[u8]) -> Result<Vec<u8>, CallError> {
-        let data = BASE64_STANDARD.encode(secret);
-        decode(&soon(self.call(Seal { context, data })).await?.data)
+impl Entry {
+    fn new() -> Self {
+        Self {
+            copies: BTreeMap::new(),
+            standing: Standing::Waits(String::new()),
+            shots: BTreeMap::new(),
+            reserved: Vec::new(),
+            making: false,
+            look: None,
+            moving: false,
+            tries: 0,
+            gate: Arc::default(),
+        }
     }
 
-    async fn unseal(
-        &self,
-        context: String,
-        sealed: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, CallError> {
-        let data = BASE64_STANDARD.encode(sealed);
-        let secret = Zeroizing::new(soon(self.call(Unseal { context, data })).await?.data);
-        decode(&secret).map(Zeroizing::new)
+    /// The record that counts; while there is none, any.
+    fn record(&self) -> Option<&Record> {
+        match &self.standing {
+            Standing::Leads(record) | Standing::Dying(record) => Some(record),
+            Standing::Waits(_) | Standing::Broken(_) => self.copies.values().next(),
+        }
+    }
+
+    /// What it takes of a pool, with its snapshots.
+    fn takes(&self, pool: &str) -> Bytes {
+        let here = |shot: &&Shot| shot.legs.iter().any(|leg| leg == pool);
+        let shots = self.shots.values().filter(here);
+        let shots: Bytes = shots.map(|shot| Footprint::of(shot.size, shot.integrity).each).sum();
+        let reserved: Bytes =
+            self.reserved.iter().filter(|(at, _)| at == pool).map(|(_, bytes)| *bytes).sum();
+        // A leg that is away keeps its place.
+        let record = self.record().filter(|record| {
+            self.copies.contains_key(pool) || record.legs.iter().any(|leg| leg == pool)
+        });
+        let own = record.map(|r| Footprint::of(r.set_aside(), r.integrity).each);
+        own.unwrap_or_default() + shots + reserved
     }
 }
 
-/// All volumes wait meanwhile, so not for ever.
-async fn soon<T>(call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
-    let answer = tokio::time::timeout(SEALING, call).await;
-    answer.unwrap_or_else(|_| Err(CallError::busy("identityd does not answer")))
-}
-
-fn decode(text: &str) -> Result<Vec<u8>, CallError> {
-    BASE64_STANDARD.decode(text).map_err(|error| CallError::failed(&error))
-}
-
-/// A volume with the pool it lies on.
-#[derive(Clone, Debug)]
-struct Kept {
-    record: Record,
-    pool: String,
+/// The table.
+#[derive(Debug, Default)]
+struct Table {
+    pools: BTreeMap<String, Pool>,
+    /// Pools that are other than ready.
+    doing: BTreeMap<String, Doing>,
+    entries: BTreeMap<Id, Entry>,
 }
 
 /// Every volume of the open pools.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Volumes {
     devices: Arc<dyn Devices>,
-    pools: BTreeMap<String, Pool>,
-    volumes: BTreeMap<(TwinId, WorkloadName), Kept>,
+    table: Arc<Mutex<Table>>,
+}
+
+/// A volume that somebody works on: nobody else does meanwhile.
+struct Held {
+    id: Id,
+    record: Record,
+    shots: BTreeMap<Name, Shot>,
+    _gate: OwnedMutexGuard<()>,
 }
 
 impl Default for Volumes {
@@ -106,56 +144,79 @@ impl Default for Volumes {
 impl Volumes {
     /// No volumes yet, over devices of the caller's.
     pub fn over(devices: Arc<dyn Devices>) -> Self {
-        Self { devices, pools: BTreeMap::new(), volumes: BTreeMap::new() }
+        Self { devices, table: Arc::default() }
     }
 
-    /// Takes in a pool with its volumes; gives what is wrong with some, in words.
-    pub fn add_pool(&mut self, pool: Pool) -> io::Result<Vec<String>> {
-        let (records, mut wrong) = files::sweep(&pool.root)?;
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in a pool with its volumes; gives what is wrong with some, in words. Waits for the disk.
+    pub fn add_pool(&self, pool: Pool) -> io::Result<Vec<String>> {
         let id = pool.header.pool.clone();
-        for record in records {
+        let swept = files::sweep(&pool.root, &id)?;
+        let mut wrong = swept.unreadable;
+        let mut table = self.table();
+        table.pools.insert(id.clone(), pool);
+        let mut news = Vec::new();
+        for record in swept.records {
             let key = (record.twin, record.name.clone());
-            if let Some(other) = self.volumes.get(&key)
-                && other.pool != id
-            {
-                wrong.push(format!("{}/{} is also on pool {}", key.0, key.1, other.pool));
-                continue;
-            }
-            self.volumes.insert(key, Kept { record, pool: id.clone() });
+            let entry = table.entries.entry(key.clone()).or_insert_with(Entry::new);
+            entry.copies.insert(id.clone(), record);
+            entry.standing = record::lead(&entry.copies);
+            news.push(key);
         }
-        self.pools.insert(id, pool);
+        for shot in swept.shots {
+            let Some(entry) = table.entries.get_mut(&(shot.twin, shot.volume.clone())) else {
+                continue;
+            };
+            entry.shots.insert(shot.name.clone(), shot);
+        }
+        for key in news {
+            wrong.extend(table.tidy(&key));
+        }
         Ok(wrong)
     }
 
-    /// Forgets a pool whose disk is gone.
-    pub fn drop_pool(&mut self, id: &str) {
-        self.pools.remove(id);
-        self.volumes.retain(|_, kept| kept.pool != id);
+    /// Forgets a pool whose disk is gone. Volumes that have a copy elsewhere stay.
+    pub fn drop_pool(&self, id: &str) {
+        let mut table = self.table();
+        table.pools.remove(id);
+        table.entries.retain(|_, entry| {
+            let had = entry.copies.remove(id).is_some();
+            if had && !entry.copies.is_empty() {
+                entry.standing = record::lead(&entry.copies);
+            }
+            entry
+                .shots
+                .retain(|_, shot| shot.legs.iter().any(|leg| entry.copies.contains_key(leg)));
+            entry.making || !entry.copies.is_empty()
+        });
+    }
+
+    /// Says how a pool does, and why. One that isn't ready takes no new volumes.
+    pub fn set_condition(&self, pool: &str, condition: PoolState, reasons: Vec<String>) {
+        let mut table = self.table();
+        if condition == PoolState::Ready && reasons.is_empty() {
+            table.doing.remove(pool);
+        } else {
+            table.doing.insert(pool.to_owned(), (condition, reasons));
+        }
     }
 
     /// The room of each pool, by id.
     pub fn rooms(&self) -> Vec<Room> {
-        let reserved = |id: &String| {
-            let of_pool = self.volumes.values().filter(|kept| &kept.pool == id);
-            of_pool.map(|kept| kept.record.size).sum()
-        };
-        self.pools
-            .iter()
-            .map(|(id, pool)| Room {
-                pool: id.clone(),
-                class: pool.class,
-                capacity: pool.capacity(),
-                reserved: reserved(id),
-            })
-            .collect()
+        self.table().rooms()
     }
 
     /// The pools, by id.
     pub fn pools(&self) -> Vec<disk::Pool> {
-        let rooms = self.rooms().into_iter();
+        let table = self.table();
+        let rooms = table.rooms().into_iter();
         rooms
             .filter_map(|room| {
-                let pool = self.pools.get(&room.pool)?;
+                let pool = table.pools.get(&room.pool)?;
+                let reasons = table.doing.get(&room.pool).map(|doing| doing.1.clone());
                 Some(disk::Pool {
                     free: room.free(),
                     id: room.pool,
@@ -163,8 +224,8 @@ impl Volumes {
                     class: room.class,
                     size: room.capacity,
                     state: pool.header.state,
-                    condition: disk::PoolState::Ready,
-                    reasons: Vec::new(),
+                    condition: room.condition,
+                    reasons: reasons.unwrap_or_default(),
                     scrub: None,
                 })
             })
@@ -173,204 +234,250 @@ impl Volumes {
 
     /// Every volume.
     pub fn list(&self) -> Vec<Volume> {
-        self.volumes.values().map(Kept::volume).collect()
+        let table = self.table();
+        let there = table.entries.values().filter(|entry| !entry.making);
+        there.filter_map(|entry| table.shown(entry)).collect()
     }
 
-    /// Makes a volume, or finds it made.
-    pub async fn create(
-        &mut self,
-        wanted: CreateVolume,
-        keys: &impl Keys,
-    ) -> Result<VolumeChange, CallError> {
-        check(&wanted)?;
-        let id = (wanted.twin, wanted.name.clone());
-        if let Some(kept) = self.volumes.get(&id) {
-            let same = kept.record.size == wanted.size
-                && kept.record.class == wanted.class
-                && kept.record.holds == wanted.holds;
-            return if same {
-                Ok(VolumeChange { change: Change::Unchanged, volume: kept.volume() })
-            } else {
-                Err(CallError::Conflict {
-                    detail: format!(
-                        "volume {} is {} on {}, and can't become {} on {} yet",
-                        wanted.name, kept.record.size, kept.record.class, wanted.size, wanted.class
-                    ),
-                    next_version: None,
-                })
-            };
-        }
-        let rooms = self.rooms();
-        let room = place::place(&rooms, wanted.class, wanted.size).map_err(|free| {
-            let rule = format!("at most {free} can be had on {} now", wanted.class);
-            CallError::Full {
-                detail: format!("no room for {} on {}: {rule}", wanted.size, wanted.class),
-                errors: vec![FieldError::new("/size", rule)],
-            }
-        })?;
-        let pool = &self.pools[&room.pool];
-        let files = Files::of(&pool.root, &wanted.twin, &wanted.name);
-        let record = Record {
-            holds: wanted.holds,
-            ..Record::new(wanted.twin, wanted.name.clone(), wanted.size, wanted.class)
-        };
+    /// Every snapshot, or those of one twin; oldest first.
+    pub fn snapshots(&self, twin: Option<TwinId>) -> Vec<Snapshot> {
+        let table = self.table();
+        let entries = table.entries.iter().filter(|(id, _)| twin.is_none_or(|twin| id.0 == twin));
+        let mut all: Vec<Snapshot> =
+            entries.flat_map(|(_, entry)| entry.shots.values().map(Shot::shown)).collect();
+        all.sort_by(|a, b| a.taken.cmp(&b.taken).then_with(|| a.name.cmp(&b.name)));
+        all
+    }
 
-        let mut key = Zeroizing::new([0; device::KEY]);
-        getrandom::fill(key.as_mut()).map_err(|error| CallError::failed(&error))?;
-        let sealed = keys.seal(context(&id), key.as_ref()).await?;
-        let kept = Kept { record: record.clone(), pool: room.pool.clone() };
-        let devices = Arc::clone(&self.devices);
-        blocking("make", &id, move || {
-            devices.allocate(&files, record.size)?;
-            files.write_key(&sealed)?;
-            files.write_record(&record)
+    /// A volume to work on, once nobody else does.
+    async fn hold(&self, id: &Id) -> Result<Held, CallError> {
+        let gate = self.table().entries.get(id).map(|entry| Arc::clone(&entry.gate));
+        let gate = gate.ok_or_else(|| not_found(id))?.lock_owned().await;
+        let table = self.table();
+        let entry = table.entries.get(id).filter(|entry| !entry.making);
+        let entry = entry.ok_or_else(|| not_found(id))?;
+        match &entry.standing {
+            Standing::Leads(record) => Ok(Held {
+                id: id.clone(),
+                record: record.as_ref().clone(),
+                shots: entry.shots.clone(),
+                _gate: gate,
+            }),
+            Standing::Dying(_) => Err(not_found(id)),
+            Standing::Waits(why) => Err(CallError::busy(format!("volume {}: {why}", id.1))),
+            Standing::Broken(why) => {
+                Err(CallError::Failed { detail: format!("volume {}: {why}", id.1) })
+            }
+        }
+    }
+
+    /// Whether it stays where it is: what lies on it isn't changed while it moves.
+    fn stands(&self, held: &Held) -> Result<(), CallError> {
+        match self.table().entries.get(&held.id) {
+            Some(entry) if entry.moving => {
+                Err(CallError::busy(format!("volume {} is being moved to another disk", held.id.1)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The volume's files on each of these pools that is here.
+    fn files(&self, id: &Id, pools: &[String]) -> Vec<(String, Files)> {
+        let table = self.table();
+        let here = |pool: &String| {
+            let root = &table.pools.get(pool)?.root;
+            Some((pool.clone(), Files::of(root, &id.0, &id.1)))
+        };
+        pools.iter().filter_map(here).collect()
+    }
+
+    /// What the volume's device is made of.
+    fn stack(&self, record: &Record) -> Stack {
+        let table = self.table();
+        let legs = record.legs.iter().map(|pool| table.leg(record, pool)).collect();
+        Stack {
+            name: device::name(&record.twin, &record.name),
+            size: record.size,
+            integrity: record.integrity,
+            legs,
+        }
+    }
+
+    /// Writes the record to every pool of the volume that is here, and tells the table.
+    async fn write(
+        &self,
+        held: &mut Held,
+        change: impl FnOnce(&mut Record),
+    ) -> Result<(), CallError> {
+        let mut record = held.record.clone();
+        change(&mut record);
+        record.sequence += 1;
+        let places = self.files(&held.id, &record.legs);
+        let written = record.clone();
+        let names: Vec<String> = places.iter().map(|(pool, _)| pool.clone()).collect();
+        blocking("note a change of", &held.id, move || {
+            places.iter().try_for_each(|(_, files)| files.write_record(&written))
         })
         .await?;
-        let volume = kept.volume();
-        tracing::info!("made volume {} of {} on pool {}", id.1, id.0.short(), volume.pool);
-        self.volumes.insert(id, kept);
-        Ok(VolumeChange { change: Change::Created, volume })
-    }
-
-    /// The root of a share, mounted nowhere.
-    pub async fn open_share(
-        &mut self,
-        twin: TwinId,
-        name: WorkloadName,
-        keys: &impl Keys,
-    ) -> Result<(Volume, OwnedFd), CallError> {
-        let (volume, device) = self.open(twin, name.clone(), Content::Share, keys).await?;
-        let devices = Arc::clone(&self.devices);
-        let root = blocking("mount", &(twin, name), move || devices.root(&device)).await?;
-        Ok((volume, root))
-    }
-
-    /// The open device of a volume that holds this: what a guest wrote on a disk is never mounted, and no guest
-    /// writes what is.
-    pub async fn open(
-        &mut self,
-        twin: TwinId,
-        name: WorkloadName,
-        holds: Content,
-        keys: &impl Keys,
-    ) -> Result<(Volume, OwnedFd), CallError> {
-        let id = (twin, name);
-        let kept = self.volumes.get(&id).ok_or_else(|| not_found(&id))?;
-        if kept.record.holds != holds {
-            let detail = format!("volume {} holds a {}, not a {holds}", id.1, kept.record.holds);
-            return Err(CallError::invalid(detail));
-        }
-        let device = device::name(&id.0, &id.1);
-        let found = {
-            let (devices, device) = (Arc::clone(&self.devices), device.clone());
-            blocking("find", &id, move || devices.find(&device)).await?
-        };
-        let files = Files::of(&self.pools[&kept.pool].root, &id.0, &id.1);
-        let fd = match found {
-            Some(fd) => fd,
-            None => {
-                let (path, block) = (files.data(), self.pools[&kept.pool].block);
-                let sealed = {
-                    let files = files.clone();
-                    blocking("read the key of", &id, move || files.read_key()).await?
-                };
-                let key = keys.unseal(context(&id), &sealed).await?;
-                let (devices, cipher) = (Arc::clone(&self.devices), kept.record.cipher.clone());
-                blocking("open", &id, move || devices.map(&device, &path, &cipher, &key, block))
-                    .await?
+        let mut table = self.table();
+        if let Some(entry) = table.entries.get_mut(&held.id) {
+            for pool in names {
+                entry.copies.insert(pool, record.clone());
             }
-        };
-        let volume = kept.volume();
-        if !kept.record.fresh {
-            return Ok((volume, fd));
+            entry.standing = record::lead(&entry.copies);
         }
-        let record = Record { fresh: false, ..kept.record.clone() };
-        let devices = Arc::clone(&self.devices);
-        let (fd, record) = blocking("prepare", &id, move || {
-            match holds {
-                Content::Disk => devices.clear_ends(&fd, record.size)?,
-                Content::Share => devices.format(&fd)?,
-            }
-            files.write_record(&record)?;
-            Ok::<_, io::Error>((fd, record))
-        })
-        .await?;
-        if let Some(kept) = self.volumes.get_mut(&id) {
-            kept.record = record;
-        }
-        Ok((volume, fd))
-    }
-
-    /// Takes a volume's device away.
-    pub async fn close(&self, twin: TwinId, name: WorkloadName) -> Result<(), CallError> {
-        self.unmap(&(twin, name)).await
-    }
-
-    /// Destroys a volume.
-    pub async fn delete(&mut self, twin: TwinId, name: WorkloadName) -> Result<(), CallError> {
-        let id = (twin, name);
-        let Some(kept) = self.volumes.get(&id) else { return Ok(()) };
-        self.unmap(&id).await?;
-        let files = Files::of(&self.pools[&kept.pool].root, &id.0, &id.1);
-        let record = kept.record.clone();
-        blocking("destroy", &id, move || files.destroy(&record)).await?;
-        tracing::info!("destroyed volume {} of {}", id.1, id.0.short());
-        self.volumes.remove(&id);
+        held.record = record;
         Ok(())
     }
 
-    async fn unmap(&self, id: &(TwinId, WorkloadName)) -> Result<(), CallError> {
-        let (devices, device) = (Arc::clone(&self.devices), device::name(&id.0, &id.1));
-        let task = tokio::task::spawn_blocking(move || devices.unmap(&device));
-        match task.await.map_err(|error| CallError::failed(&error))? {
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-                Err(CallError::busy(format!("volume {} is in use", id.1)))
+    /// Sets room aside on pools, if each has it, for work that is to be noted later.
+    fn reserve(&self, id: &Id, wanted: Vec<(String, Bytes)>) -> Result<(), CallError> {
+        let mut table = self.table();
+        for room in table.rooms() {
+            let more: Bytes = wanted.iter().filter(|w| w.0 == room.pool).map(|w| w.1).sum();
+            if more > room.free() {
+                return Err(full(more, &format!("pool {}", room.pool), room.free()));
             }
-            Err(error) => Err(CallError::failed(&error)),
+        }
+        if let Some(entry) = table.entries.get_mut(id) {
+            entry.reserved.extend(wanted);
+        }
+        Ok(())
+    }
+
+    /// What was set aside is given back, or is counted otherwise now.
+    fn settle(&self, id: &Id) {
+        if let Some(entry) = self.table().entries.get_mut(id) {
+            entry.reserved.clear();
         }
     }
-}
 
-impl Kept {
-    fn volume(&self) -> Volume {
-        let Record { twin, name, size, class, holds, .. } = self.record.clone();
-        Volume { twin, name, size, class, pool: self.pool.clone(), holds }
+    fn shown(&self, id: &Id) -> Result<Volume, CallError> {
+        let table = self.table();
+        let entry = table.entries.get(id).ok_or_else(|| not_found(id))?;
+        table.shown(entry).ok_or_else(|| not_found(id))
     }
 }
 
-/// What this node can't do yet is said field by field.
-fn check(wanted: &CreateVolume) -> Result<(), CallError> {
-    let mut errors = Vec::new();
-    let mut rule = |broken: bool, field: &str, rule: &str| {
-        if broken {
-            errors.push(FieldError::new(field, rule));
+impl Table {
+    fn rooms(&self) -> Vec<Room> {
+        let mut rooms = Vec::new();
+        for (id, pool) in &self.pools {
+            rooms.push(Room {
+                pool: id.clone(),
+                class: pool.class,
+                capacity: pool.capacity(),
+                reserved: self.entries.values().map(|entry| entry.takes(id)).sum(),
+                condition: self.doing.get(id).map_or(PoolState::Ready, |doing| doing.0),
+            });
         }
-    };
-    rule(wanted.integrity != Integrity::None, "/integrity", "this node offers `none` for now");
-    rule(wanted.key != KeyHolder::Node, "/key", "this node offers `node` for now");
-    let size = wanted.size.0;
-    rule(size == 0 || !size.is_multiple_of(GRAIN), "/size", "a multiple of 4KiB, at least one");
-    if errors.is_empty() {
-        return Ok(());
+        rooms
     }
-    let rules: Vec<String> = errors.iter().map(|e| format!("{}: {}", e.pointer, e.rule)).collect();
-    let detail = format!("volume {}: {}", wanted.name, rules.join("; "));
-    Err(CallError::Invalid { detail, errors })
+
+    fn leg(&self, record: &Record, pool: &str) -> Leg {
+        let here = self.pools.get(pool);
+        Leg {
+            pool: pool.to_owned(),
+            files: here.map(|pool| Files::of(&pool.root, &record.twin, &record.name)),
+            block: here.map_or(512, |pool| pool.block),
+            stale: !record.is_whole(pool),
+        }
+    }
+
+    fn shown(&self, entry: &Entry) -> Option<Volume> {
+        if matches!(entry.standing, Standing::Dying(_)) {
+            return None;
+        }
+        let record = entry.record()?;
+        Some(Volume {
+            twin: record.twin,
+            name: record.name.clone(),
+            size: record.size,
+            class: record.class,
+            pool: record.legs.first().cloned().unwrap_or_default(),
+            pools: record.legs.clone(),
+            placed: record.placed.clone(),
+            integrity: record.integrity,
+            key: record.key,
+            sealing: record.sealing,
+            holds: record.holds,
+            condition: self.condition(entry, record),
+        })
+    }
+
+    fn condition(&self, entry: &Entry, record: &Record) -> VolumeCondition {
+        let pools: Vec<care::Place> = record
+            .legs
+            .iter()
+            .map(|leg| care::Place {
+                pool: leg.clone(),
+                here: self.pools.contains_key(leg),
+                whole: record.is_whole(leg),
+                failing: self.doing.get(leg).is_some_and(|doing| doing.0 == PoolState::AtRisk),
+            })
+            .collect();
+        care::condition(&entry.standing, &pools, entry.look.as_ref())
+    }
+
+    /// Removes what is left of volumes that were destroyed or have moved, and finishes a move. Gives
+    /// what could not be done, in words.
+    fn tidy(&mut self, id: &Id) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let Some(entry) = self.entries.get_mut(id) else { return wrong };
+        let pools = &self.pools;
+        let files = |pool: &str| Some(Files::of(&pools.get(pool)?.root, &id.0, &id.1));
+        let legs = match &entry.standing {
+            Standing::Leads(record) => {
+                for pool in &record.legs {
+                    if entry.copies.get(pool).is_some_and(|copy| copy.arriving)
+                        && let Some(files) = files(pool)
+                        && let Err(error) = files.write_record(record)
+                    {
+                        wrong.push(format!("{}: {error}", id.1));
+                        return wrong;
+                    }
+                }
+                record.legs.clone()
+            }
+            Standing::Dying(_) => Vec::new(),
+            Standing::Waits(_) | Standing::Broken(_) => return wrong,
+        };
+        let left: Vec<String> =
+            entry.copies.keys().filter(|pool| !legs.contains(pool)).cloned().collect();
+        for pool in left {
+            let Some((files, record)) = files(&pool).zip(entry.copies.get(&pool)) else { continue };
+            match files.destroy(record) {
+                Ok(()) => drop(entry.copies.remove(&pool)),
+                Err(error) => wrong.push(format!("remove the rest of {}: {error}", id.1)),
+            }
+        }
+        if entry.copies.is_empty() && !entry.making {
+            self.entries.remove(id);
+        }
+        wrong
+    }
 }
 
-fn context((twin, name): &(TwinId, WorkloadName)) -> String {
+fn context((twin, name): &Id) -> String {
     format!("volume:{twin}/{name}")
 }
 
-fn not_found((twin, name): &(TwinId, WorkloadName)) -> CallError {
+fn not_found((twin, name): &Id) -> CallError {
     CallError::not_found(format!("no volume {name} of {twin}"))
+}
+
+fn full(wanted: Bytes, on: &str, free: Bytes) -> CallError {
+    let rule = format!("at most {free} can be had on {on} now");
+    CallError::Full {
+        detail: format!("no room for {wanted} on {on}: {rule}"),
+        errors: vec![zos_types::FieldError::new("/size", rule)],
+    }
 }
 
 /// Runs what waits for disks apart from the daemon's one thread.
 async fn blocking<T: Send + 'static, E: std::error::Error + Send + 'static>(
     what: &str,
-    id: &(TwinId, WorkloadName),
+    id: &Id,
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, CallError> {
     let done = tokio::task::spawn_blocking(work).await;
@@ -378,6 +485,11 @@ async fn blocking<T: Send + 'static, E: std::error::Error + Send + 'static>(
         let cause = CallError::failed(&error);
         CallError::Failed { detail: format!("{what} volume {}: {cause}", id.1) }
     })
+}
+
+/// Whether a mirror stands under it.
+fn is_mirrored(record: &Record) -> bool {
+    record.integrity == Integrity::Repair
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! `org.zos.Storage`: disks, the state's place, pools and volumes.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use zos_types::deployment::{Class, Content, Integrity, KeyHolder};
 use zos_types::disk::{Disk, Pool};
-use zos_types::{Bytes, Name, NodeId, TwinId, WorkloadName};
+use zos_types::volume::{Sealing, VolumeCondition};
+use zos_types::{Bytes, Name, NodeId, Origin, TwinId, WorkloadName};
 
 use super::init::Crashes;
 use super::{Change, Done, interface};
@@ -39,9 +41,52 @@ interface! {
         integrity: Integrity,
         /// Who holds its key.
         key: KeyHolder,
-        /// What it is to hold.
+        /// What it is a copy of: a volume of the same twin, or a snapshot of one. It lies where that lies.
+        from: Option<Origin>,
+        /// What is in it.
         holds: Content,
     ) -> VolumeChange;
+    /// Makes a volume larger, open or not; durable when answered. A smaller size is `Invalid`.
+    GrowVolume [Provision] (
+        /// Whose it is.
+        twin: TwinId,
+        /// Which.
+        name: WorkloadName,
+        /// The size that it is to have.
+        size: Bytes,
+    ) -> VolumeChange;
+    /// Keeps a volume as it is now, open or not; durable when answered. `Conflict` when the name is taken.
+    TakeSnapshot [Provision] (
+        /// Whose it is.
+        twin: TwinId,
+        /// The volume.
+        name: WorkloadName,
+        /// The snapshot's name.
+        snapshot: Name,
+    ) -> Snapshot;
+    /// Snapshots, oldest first.
+    ListSnapshots [Provision Api] (
+        /// Of this twin only.
+        twin: Option<TwinId>,
+    ) -> Snapshots;
+    /// Forgets a snapshot. Done also when there is none.
+    DeleteSnapshot [Provision] (
+        /// Whose it is.
+        twin: TwinId,
+        /// The volume.
+        name: WorkloadName,
+        /// The snapshot.
+        snapshot: Name,
+    ) -> Done;
+    /// Makes a volume again what it was; what was written since is lost. `Busy` while it is open.
+    RestoreSnapshot [Provision] (
+        /// Whose it is.
+        twin: TwinId,
+        /// The volume.
+        name: WorkloadName,
+        /// The snapshot.
+        snapshot: Name,
+    ) -> Done;
     /// Every volume.
     ListVolumes [Provision Vm Api] -> Volumes;
     /// Makes a volume's plain block device and passes a descriptor of it (fd 0 beside the reply),
@@ -124,10 +169,68 @@ pub struct Volume {
     pub size: Bytes,
     /// The class of pool that it lies on.
     pub class: Class,
-    /// The pool.
+    /// The pool; of two the first.
     pub pool: String,
-    /// What it holds.
+    /// Every pool that it lies on: two with `integrity = repair`.
+    pub pools: Vec<String>,
+    /// Why it lies there, in words.
+    pub placed: String,
+    /// What is done about bit rot.
+    pub integrity: Integrity,
+    /// Who holds its key.
+    pub key: KeyHolder,
+    /// What a key that the node holds is sealed with.
+    pub sealing: Sealing,
+    /// What is in it.
     pub holds: Content,
+    /// How it does.
+    pub condition: VolumeCondition,
+}
+
+impl Volume {
+    /// A volume of the simplest kind on one pool: no care for bit rot, the node holds its key.
+    pub fn new(twin: TwinId, name: WorkloadName, size: Bytes, class: Class, pool: &str) -> Self {
+        Self {
+            twin,
+            name,
+            size,
+            class,
+            pool: pool.to_owned(),
+            pools: vec![pool.to_owned()],
+            placed: String::new(),
+            integrity: Integrity::None,
+            key: KeyHolder::Node,
+            sealing: Sealing::Beside,
+            holds: Content::Disk,
+            condition: VolumeCondition::ready(),
+        }
+    }
+}
+
+/// A volume as it was.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Whose it is.
+    pub twin: TwinId,
+    /// The volume.
+    pub volume: WorkloadName,
+    /// Its own name, one of this volume.
+    pub name: Name,
+    /// The volume's size then; as much is set aside for it.
+    pub size: Bytes,
+    /// The class of pool that it lies on: the volume's.
+    pub class: Class,
+    /// The pool; of two the first.
+    pub pool: String,
+    /// When it was taken.
+    pub taken: Timestamp,
+}
+
+/// Snapshots.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Snapshots {
+    /// Oldest first.
+    pub snapshots: Vec<Snapshot>,
 }
 
 /// A volume, and whether it is new.
