@@ -275,6 +275,10 @@ impl Devices for Plain {
         Ok(None)
     }
 
+    fn verify(&self, _: &str) -> zos_host::Result<()> {
+        Ok(())
+    }
+
     fn change(&self, _: &Stack, _: DeviceChange<'_>) -> zos_host::Result<()> {
         Ok(())
     }

@@ -40,6 +40,7 @@ const TABLE_LOAD: u32 = request(9);
 const TABLE_CLEAR: u32 = request(10);
 const TABLE_STATUS: u32 = request(12);
 const LIST_DEVICES: u32 = request(2);
+const TARGET_MSG: u32 = request(14);
 
 /// One range of a table.
 #[derive(Clone, PartialEq, Eq)]
@@ -206,6 +207,14 @@ impl Dm {
             at = HEADER + u32::from_ne_bytes(spec[20..24].try_into().expect("4 bytes")) as usize;
         }
         Ok(targets)
+    }
+
+    /// Tells the target of a device's first sector something: `check` to a mirror.
+    pub fn message(&self, name: &str, message: &str) -> Result<()> {
+        // struct dm_target_msg: u64 sector, then the words, NUL.
+        let mut buffer = Buffer::new("tell", name, 8 + message.len() + 1)?;
+        buffer.bytes[HEADER + 8..HEADER + 8 + message.len()].copy_from_slice(message.as_bytes());
+        self.run(TARGET_MSG, &mut buffer, "tell", name)
     }
 
     /// Names of all mapped devices.

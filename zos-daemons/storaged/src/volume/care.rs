@@ -14,6 +14,7 @@ use std::time::Duration;
 use zos_daemon::CallError;
 use zos_types::deployment::Integrity;
 use zos_types::volume::{Footprint, VolumeCondition, VolumeState};
+use zos_types::{TwinId, WorkloadName};
 
 use super::place;
 use super::port::Change;
@@ -165,6 +166,33 @@ impl Volumes {
         match legs.iter().find(|leg| leg.stale && leg.files.is_none()) {
             Some(away) if self.may_try(id) => self.replace_leg(&mut held, &away.pool.clone()).await,
             _ => Ok(()),
+        }
+    }
+
+    /// Reads both copies of a volume that is open, block by block, and mends one from the other. Ends at once
+    /// for volumes without a second copy.
+    pub async fn verify(&self, twin: TwinId, name: WorkloadName) -> Result<(), CallError> {
+        let id = (twin, name);
+        let held = self.hold(&id).await?;
+        self.look_at(&id).await;
+        let is_whole = |volumes: &Self| {
+            let table = volumes.table();
+            let look = table.entries.get(&id).and_then(|entry| entry.look.as_ref());
+            look.and_then(|look| look.mirror.as_ref()).map(Mirror::is_whole)
+        };
+        if !is_mirrored(&held.record) || is_whole(self) != Some(true) {
+            return Ok(());
+        }
+        let (devices, device) = (Arc::clone(&self.devices), super::device::name(&id.0, &id.1));
+        blocking("check", &id, move || devices.verify(&device)).await?;
+        // Its user may close it meanwhile.
+        drop(held);
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            self.look_at(&id).await;
+            if is_whole(self) != Some(false) {
+                return Ok(());
+            }
         }
     }
 

@@ -294,6 +294,11 @@ pub fn look(name: &str) -> Result<Option<Look>> {
     Ok(Some(look))
 }
 
+/// Begins to read all copies of a volume in use.
+pub fn verify(name: &str) -> Result<()> {
+    Dm::open()?.message(&stack::mirror(name), "check")
+}
+
 /// Makes a device in use as large as its stack says.
 pub fn resize(stack: &Stack) -> Result<()> {
     let dm = Dm::open()?;

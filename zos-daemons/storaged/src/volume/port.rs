@@ -37,6 +37,8 @@ pub trait Devices: std::fmt::Debug + Send + Sync {
     fn held(&self, name: &str, work: &mut dyn FnMut() -> io::Result<()>) -> Result<()>;
     /// What the kernel tells of the device, if it is there.
     fn look(&self, name: &str) -> Result<Option<Look>>;
+    /// Begins to read all copies of a device, so that what has changed on one is mended from the other.
+    fn verify(&self, name: &str) -> Result<()>;
     /// Changes the device to this, without its user noticing more than a pause.
     fn change(&self, stack: &Stack, change: Change<'_>) -> Result<()>;
 }
@@ -93,6 +95,10 @@ impl Devices for Crypt {
 
     fn look(&self, name: &str) -> Result<Option<Look>> {
         device::look(name)
+    }
+
+    fn verify(&self, name: &str) -> Result<()> {
+        device::verify(name)
     }
 
     fn change(&self, stack: &Stack, change: Change<'_>) -> Result<()> {
