@@ -4,6 +4,7 @@
 //!  uevents ─▶ life ─▶ keeper ─▶ jobs: probe, sample, adopt, open, own, prepare
 //!               │        │
 //!               │        └─ settle (when is it decided?)    disk::judge (what is on it?)
+//!               ├─ Seen ─▶ care: health, scrubs, room, rest
 //!               └─ View ─▶ calls: Settle, ListDisks, volumes ...
 //!                       └▶ past: how the last run ended, crashes
 //! ```
@@ -14,6 +15,7 @@
 
 mod boot_medium;
 mod calls;
+pub mod care;
 pub mod disk;
 pub mod keeper;
 pub mod life;
@@ -32,6 +34,7 @@ use std::sync::Arc;
 use zos_daemon::Daemon;
 
 use crate::calls::Calls;
+use crate::care::Care;
 use crate::keeper::Keeper;
 use crate::life::Life;
 use crate::machine::Machine;
@@ -59,7 +62,8 @@ pub async fn run_on(
         life::remembered(&places),
     );
     let faults = daemon.faults.clone();
-    let (life, view) = Life::new(keeper, places.clone(), Arc::clone(&machine), faults);
+    let care = Care::new(daemon.config());
+    let (life, view, care) = Life::new(keeper, care, places.clone(), Arc::clone(&machine), faults);
     let (past, bus) = (Past::new(&places, view.settled.clone()), daemon.bus.clone());
     let calls = Calls {
         view: view.clone(),
@@ -71,6 +75,7 @@ pub async fn run_on(
     metrics::count(&daemon.metrics, &view);
     // Not bound to the way down: calls that are still answered then may need it.
     tokio::spawn(life.run());
+    tokio::spawn(care.run());
     tokio::spawn(past.clone().begin(bus.clone()));
     tokio::spawn(view.volumes.clone().care());
     tokio::select! {

@@ -15,6 +15,7 @@ use zos_types::disk::Disk;
 use zos_types::{Fault, NodeId};
 
 use crate::Places;
+use crate::care::{self, Care, Held, Seen};
 use crate::keeper::{DiskKey, Event, Job, Keeper, Memory};
 use crate::machine::Machine;
 use crate::pool::Pool;
@@ -31,6 +32,8 @@ pub struct View {
     pub node: watch::Receiver<Option<(NodeId, bool)>>,
     /// Whether the pools that are here are open, as far as they can be.
     pub steady: watch::Receiver<bool>,
+    /// How disks and pools do.
+    pub care: care::life::View,
     /// Pools and volumes.
     pub volumes: Volumes,
     /// News for the keeper.
@@ -56,6 +59,7 @@ pub struct Life {
     disks: watch::Sender<Vec<Disk>>,
     node: watch::Sender<Option<(NodeId, bool)>>,
     steady: watch::Sender<bool>,
+    seen: watch::Sender<Vec<Seen>>,
     volumes: Volumes,
     /// Open pools by id, for the state's place.
     pools: BTreeMap<String, Pool>,
@@ -78,17 +82,23 @@ impl Life {
     /// Brings a keeper to life.
     pub fn new(
         keeper: Keeper,
+        care: Care,
         places: Places,
         machine: Arc<dyn Machine>,
         faults: FaultBoard,
-    ) -> (Self, View) {
+    ) -> (Self, View, care::life::Life) {
         let (news, events) = mpsc::channel(64);
         let (settled, settled_view) = watch::channel(keeper.settled().cloned());
         let (disks, disks_view) = watch::channel(Vec::new());
         let (node, node_view) = watch::channel(keeper.node());
         let (steady, steady_view) = watch::channel(false);
         let volumes = Volumes::over(machine.devices());
+        let (seen, seen_view) = watch::channel(Vec::new());
+        let mover = Arc::new(volumes.clone());
+        let (care, care_view) =
+            care::life::Life::new(care, machine.hands(), mover, faults.clone(), seen_view);
         let view = View {
+            care: care_view,
             settled: settled_view,
             disks: disks_view,
             node: node_view,
@@ -112,11 +122,12 @@ impl Life {
             disks,
             node,
             steady,
+            seen,
             volumes,
             pools: BTreeMap::new(),
             remembered,
         };
-        (life, view)
+        (life, view, care)
     }
 
     /// Lives until the last of those who send news has gone, which is never.
@@ -167,6 +178,7 @@ impl Life {
         self.drop_gone().await;
         self.remember();
         self.disks.send_if_modified(|disks| replace(disks, self.keeper.disks()));
+        self.seen.send_if_modified(|seen| replace(seen, self.present()));
         self.node.send_if_modified(|node| replace(node, self.keeper.node()));
         let steady = self.keeper.is_steady() || *self.steady.borrow();
         self.steady.send_if_modified(|known| replace(known, steady));
@@ -178,6 +190,22 @@ impl Life {
         });
         self.faults.replace("storage.", self.keeper.faults());
         wake
+    }
+
+    /// What is here, for care.
+    fn present(&self) -> Vec<Seen> {
+        let held = |id: &str| {
+            let root = self.pools.get(id)?.root.clone();
+            Some(Held { id: id.to_owned(), root })
+        };
+        let present = self.keeper.present();
+        present
+            .map(|(key, disk, pool)| Seen {
+                key: key.clone(),
+                disk: disk.clone(),
+                pool: pool.and_then(held),
+            })
+            .collect()
     }
 
     async fn open(&mut self, pool: Pool) {

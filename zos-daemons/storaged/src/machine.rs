@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use zos_host::block::Disk;
 use zos_types::NodeId;
 
+use crate::care::{self, port::Hands};
 use crate::disk::header::Header;
 use crate::disk::judge::{self, Verdict};
 use crate::disk::marks::{self, Marks};
@@ -45,6 +46,8 @@ pub trait Machine: std::fmt::Debug + Send + Sync + 'static {
     fn prepare(&self, pool: Option<&Pool>) -> zos_host::Result<()>;
     /// What volumes are made of.
     fn devices(&self) -> Arc<dyn Devices>;
+    /// What disks and pools are cared for with.
+    fn hands(&self) -> Arc<dyn Hands>;
     /// Whether disks may turn up late, so that a boot waits for them; a simulated machine's don't.
     fn waits(&self) -> bool;
 }
@@ -106,6 +109,10 @@ impl Machine for Node {
 
     fn devices(&self) -> Arc<dyn Devices> {
         Arc::new(Crypt)
+    }
+
+    fn hands(&self) -> Arc<dyn Hands> {
+        Arc::new(care::hands::Node(self.0.clone()))
     }
 
     fn waits(&self) -> bool {

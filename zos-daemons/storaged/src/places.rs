@@ -19,6 +19,8 @@ pub struct Places {
     pub mkfs: PathBuf,
     /// `btrfs`.
     pub btrfs: PathBuf,
+    /// `smartctl`.
+    pub smartctl: PathBuf,
 }
 
 impl Places {
@@ -31,6 +33,7 @@ impl Places {
             memory: "/run/zos/storage".into(),
             mkfs: "/bin/mkfs.btrfs".into(),
             btrfs: "/bin/btrfs".into(),
+            smartctl: "/bin/smartctl".into(),
         }
     }
 }

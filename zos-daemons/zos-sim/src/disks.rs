@@ -18,6 +18,7 @@ use std::sync::Arc;
 use ed25519_dalek::SigningKey;
 use identityd::key;
 use sha2::{Digest, Sha256};
+use storaged::care::port::Hands;
 use storaged::disk::header::{Header, Stage, VERSION};
 use storaged::disk::judge::Verdict;
 use storaged::disk::marks::Marks;
@@ -31,6 +32,7 @@ use zos_host::Context;
 use zos_host::block::Disk;
 use zos_types::{Bytes, NodeId};
 
+use crate::care::Care;
 use crate::hardware::FOREIGN;
 
 /// The daemons that keep something, each in a folder of the state.
@@ -216,6 +218,10 @@ impl Machine for Disks {
 
     fn devices(&self) -> Arc<dyn Devices> {
         Arc::new(Plain)
+    }
+
+    fn hands(&self) -> Arc<dyn Hands> {
+        Arc::new(Care { folder: self.folder.clone() })
     }
 
     fn waits(&self) -> bool {

@@ -13,6 +13,7 @@
 //! Absent on purpose: a shell into a guest, packets, consoled (there is no screen).
 #![forbid(unsafe_code)]
 
+mod care;
 mod disks;
 mod fault;
 mod fleet;

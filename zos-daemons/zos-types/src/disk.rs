@@ -144,6 +144,8 @@ pub enum PoolState {
     Ready,
     /// Its disk fails or had errors: it takes no new volumes, and those on it are moved where there is room.
     AtRisk,
+    /// Its file system has no room left for itself: it takes no new volumes until it has.
+    Full,
     /// The farmer takes its disk out: it takes no new volumes, and is emptied.
     Leaving,
 }

@@ -27,6 +27,7 @@ pub const KNOWN: &[(&str, Rule)] = &[
     ("console", Rule::Text),
     ("log", Rule::Text),
     ("disk.adopt", Rule::OneOf(&["empty", "none"])),
+    ("disk.standby", Rule::Text),
     ("twin.disk", Rule::Text),
     ("twin.receive", Rule::Text),
     ("twin.transmit", Rule::Text),

@@ -10,6 +10,7 @@
 //!  pstore   crashes, marks process  spawn with a jail    watchdog   the machine's, fed
 //!                          power    off, reboot
 //!                          kexec    another kernel
+//!                          btrfs    scrubs
 //! ```
 //!
 //! This crate and the VMM hold the only `unsafe` code of the system. Nothing here decides:
@@ -19,6 +20,7 @@
 
 pub mod activation;
 pub mod block;
+pub mod btrfs;
 pub mod cgroup;
 pub mod clock;
 pub mod cmdline;

@@ -9,11 +9,16 @@ pub(super) fn answer(router: Router, calls: &Calls) -> Router {
     let (disks, pools) = (calls.clone(), calls.clone());
     router
         .on(move |_: Call, _: ListDisks| {
-            let disks = disks.view.disks.borrow().clone();
-            async move { Ok(Disks { disks }) }
+            let mut known = disks.view.disks.borrow().clone();
+            disks.view.care.told.borrow().dress_disks(&mut known);
+            async move { Ok(Disks { disks: known }) }
         })
         .on(move |_: Call, _: ListPools| {
             let calls = pools.clone();
-            async move { Ok(Pools { pools: calls.volumes().await?.pools() }) }
+            async move {
+                let mut pools = calls.volumes().await?.pools();
+                calls.view.care.told.borrow().dress_pools(&mut pools);
+                Ok(Pools { pools })
+            }
         })
 }

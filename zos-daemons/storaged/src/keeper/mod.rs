@@ -244,6 +244,17 @@ impl Keeper {
         self.entries.get(&key.name).filter(|entry| &entry.key == key).map(|entry| &entry.disk)
     }
 
+    /// Every disk that is here, and the open pool on it.
+    pub fn present(&self) -> impl Iterator<Item = (&DiskKey, &block::Disk, Option<&str>)> {
+        self.entries.values().map(|entry| {
+            let pool = match (&entry.work, &entry.verdict) {
+                (Work::Open { .. }, Some(Verdict::Ours(header))) => Some(&*header.pool),
+                _ => None,
+            };
+            (&entry.key, &entry.disk, pool)
+        })
+    }
+
     /// Pools that were open when their disks went, once each.
     pub fn is_gone(&self, pool: &str) -> bool {
         self.gone.contains_key(pool)

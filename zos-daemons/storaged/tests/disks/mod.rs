@@ -74,6 +74,7 @@ pub fn places(folder: &Path) -> Places {
         memory: folder.join("memory"),
         mkfs: tool("mkfs.btrfs"),
         btrfs: tool("btrfs"),
+        smartctl: tool("smartctl"),
     }
 }
 

@@ -216,7 +216,8 @@ pub(super) const OWNERS: &[i64] = &[
 ];
 
 /// What only those who keep data on disks need.
-pub(super) const DISKS: &[i64] = &[SYS_sync, SYS_syncfs, SYS_sync_file_range, SYS_truncate];
+pub(super) const DISKS: &[i64] =
+    &[SYS_sync, SYS_syncfs, SYS_sync_file_range, SYS_truncate, SYS_ioprio_set];
 
 /// Nothing of ours calls these, unless its profile lists them: whoever does is not what we started.
 pub(super) const HOSTILE: &[&[i64]] = &[
