@@ -74,9 +74,9 @@ fn delete(path: &Path) -> io::Result<bool> {
         return Ok(false);
     }
     if fs::symlink_metadata(path)?.is_dir() {
-        fs::remove_dir_all(path)?
+        fs::remove_dir_all(path)?;
     } else {
-        fs::remove_file(path)?
+        fs::remove_file(path)?;
     }
     Ok(true)
 }

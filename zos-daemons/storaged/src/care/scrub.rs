@@ -72,7 +72,7 @@ pub fn due(pool: &str, since: Timestamp, last: Option<&Progress>) -> Timestamp {
 fn spread(pool: &str) -> SignedDuration {
     let hash = Sha256::digest(pool);
     let part = u32::from_le_bytes([hash[0], hash[1], hash[2], hash[3]]);
-    let seconds = i128::from(PERIOD.as_secs()) * i128::from(part) >> 32;
+    let seconds = (i128::from(PERIOD.as_secs()) * i128::from(part)) >> 32;
     SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(0))
 }
 
