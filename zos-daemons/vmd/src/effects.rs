@@ -5,6 +5,7 @@
 //!  guest kernel, image ──┤
 //!  storaged.OpenVolume ──┼─▶ descriptors, named ─┬─▶ Init.StartTransient (template `vm`)
 //!  netd.OpenTap ─────────┤                       │
+//!  shares' servers ──────┤                       │
 //!  console ring, sockets ┤    spec: which is     │
 //!  spec ◀────────────────┴──── which, by name ───┘
 //! ```
@@ -21,14 +22,14 @@ use zos_api::local::init::{Acknowledge, Limits, StartTransient};
 use zos_api::local::net::{CloseTaps, OpenTap};
 use zos_api::local::storage::{CloseVolume, OpenVolume, serial};
 use zos_daemon::{Bus, CallError};
-use zos_types::deployment::{DiskOf, Image, Vm};
+use zos_types::deployment::{DiskOf, Image, ShareOf, Vm};
 use zos_types::{Fault, WorkloadName};
 use zos_vmm_spec::rates::TwinRates;
 use zos_vmm_spec::{Balloon, Bucket, Console, Disk, IoEngine, Mac, Net, Rate, Source, Spec, Vsock};
 
 use crate::notes::{Key, Notes};
 use crate::sockets::Socket;
-use crate::{rates, ring};
+use crate::{rates, ring, shares};
 
 /// Where a machine has what VMs need.
 #[derive(Clone, Debug)]
@@ -87,13 +88,13 @@ pub const NO_KVM: &str = "vm.no-kvm";
 
 /// Descriptors by name, for `LISTEN_FDNAMES`.
 #[derive(Debug, Default)]
-struct Passed {
+pub(crate) struct Passed {
     names: Vec<String>,
     fds: Vec<OwnedFd>,
 }
 
 impl Passed {
-    fn add(&mut self, name: impl Into<String>, fd: impl Into<OwnedFd>) -> Source {
+    pub(crate) fn add(&mut self, name: impl Into<String>, fd: impl Into<OwnedFd>) -> Source {
         let name = name.into();
         self.names.push(name.clone());
         self.fds.push(fd.into());
@@ -141,6 +142,10 @@ pub async fn start(
     let vsock = passed.add("vsock", bind(Socket::Vsock)?);
     let disks = disks(bus, key, vm, &mut passed).await?;
     let (nets, address) = nets(bus, key, vm, &mut passed).await?;
+    // One that ended and was not acknowledged yet would stand in the way; and with the VM's end its servers go.
+    let _ = bus.call(Acknowledge { unit: unit(key) }).await;
+    let limits = limits(vm, passed.longest_file(vm.memory.0));
+    let shares = shares::start(bus, key, slot, vm, &folder, limits, &mut passed).await?;
     let mut twin_rates = None;
     if places.rates != TwinRates::default() {
         let failed = |e| Fault::new("vm.rates", format!("its twin's rates: {e}"));
@@ -166,21 +171,18 @@ pub async fn start(
         // No two guests hear of each other by it, so each may have the same number.
         vsock: Some(Vsock { cid: 3, socket: vsock }),
         balloon: Some(Balloon { free_page_reporting: true, ..Balloon::default() }),
-        shares: Vec::new(),
+        shares,
         io: IoEngine::Auto,
         twin_rates,
     };
     spec.validate().map_err(|e| Fault::new("vm.spec", format!("the VMM can't run it: {e}")))?;
     passed.add("spec", spec_file(&spec)?);
-    let file_size = passed.longest_file(vm.memory.0);
-    // One that ended and was not acknowledged yet would stand in the way.
-    let _ = bus.call(Acknowledge { unit: unit(key) }).await;
     let start = StartTransient {
         template: "vm".to_owned(),
         name: name.dotted(),
         twin: *twin,
         slot,
-        limits: limits(vm, file_size),
+        limits,
         args: Vec::new(),
         fds: passed.names,
     };
@@ -201,7 +203,7 @@ fn limits(vm: &Vm, file_size: u64) -> Limits {
         cpu_quota: Some((cpus + 1) * 100),
         // A thread for each CPU and each queue, its own few, and for each queue the five that the kernel
         // may make for io_uring: without its first one a ring can't flush.
-        pids: Some(cpus + 6 * queues + 64),
+        pids: Some(cpus + 6 * queues + 16 * vm.shares.len() as u64 + 64),
         file_size: Some(file_size),
         files: None,
     }
@@ -302,6 +304,9 @@ pub async fn release(
     if gone || before.is_some_and(|before| before.networks != vm.networks) {
         done(bus.call(CloseTaps { twin: *twin, name: name.clone() }).await)?;
     }
+    let servers = before.into_iter().chain([vm]).flat_map(|vm| &vm.shares);
+    let kept = |share: &ShareOf| !gone && vm.shares.iter().any(|other| other.share == share.share);
+    shares::release(bus, key, servers, kept).await?;
     let had = before.into_iter().flat_map(|before| &before.disks);
     let has = if gone { vm.disks.as_slice() } else { &[] };
     let mut closed: Vec<&DiskOf> = Vec::new();

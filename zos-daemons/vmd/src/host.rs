@@ -28,6 +28,7 @@ use crate::effects::{self, Places, unit};
 use crate::machine::{Action, Event, GRACE, Machine, Millis, Phase, Seen, Wish};
 use crate::meter::Live;
 use crate::notes::{Key, Note, Notes, free_slot};
+use crate::shares;
 
 /// What the host is told.
 #[derive(Debug)]
@@ -58,6 +59,14 @@ struct Entry {
     /// Dropped with the entry: that is what its receivers wait for.
     life: watch::Sender<()>,
     waiting: Vec<oneshot::Sender<()>>,
+}
+
+impl Entry {
+    /// What PID 1 calls the servers of the shares that the VM was started with.
+    fn servers(&self, key: &Key) -> Vec<String> {
+        let started = self.machine.before.as_ref().unwrap_or(&self.machine.vm);
+        started.shares.iter().map(|share| shares::unit(key, share)).collect()
+    }
 }
 
 /// All VMs.
@@ -243,16 +252,25 @@ impl Host {
     fn seen(&mut self, now: Millis, units: &[Unit]) {
         let units: BTreeMap<&str, &Unit> = units
             .iter()
-            .filter(|unit| unit.kind == UnitKind::Transient && unit.name.starts_with("vm/"))
+            .filter(|unit| unit.kind == UnitKind::Transient)
+            .filter(|unit| unit.name.starts_with("vm/") || shares::is_server(&unit.name))
             .map(|unit| (unit.name.as_str(), unit))
             .collect();
         let keys = self.keys();
         for key in &keys {
             let seen = units.get(unit(key).as_str()).map_or(Seen::Absent, |unit| look(unit));
             self.handle(now, key, Event::Seen(seen));
+            let serves = |unit: &String| {
+                units.get(unit.as_str()).is_some_and(|unit| look(unit) == Seen::Alive)
+            };
+            let lost = |entry: &Entry| !entry.servers(key).iter().all(serves);
+            if self.vms.get(key).is_some_and(lost) {
+                self.handle(now, key, Event::ServerGone);
+            }
         }
         // A VM that nobody here knows would run for ever, and nobody could tell whose it is.
-        let known: Vec<String> = keys.iter().map(unit).collect();
+        let servers = self.vms.iter().flat_map(|(key, entry)| entry.servers(key));
+        let known: Vec<String> = keys.iter().map(unit).chain(servers).collect();
         for (name, unit) in units.iter().filter(|(name, _)| !known.iter().any(|k| k == *name)) {
             let (bus, name) = (self.bus.clone(), (*name).to_owned());
             match look(unit) {

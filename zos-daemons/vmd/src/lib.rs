@@ -4,7 +4,7 @@
 //! ```text
 //!  provisiond ── Ensure, Remove ──▶ host ──▶ machine (decides) ──▶ effects (asks)
 //!  apid ──────── List, ReadLog ──▶   │                               │
-//!  PID 1 ─────── units, Drain ───▶   │            storaged: volumes ─┤
+//!  PID 1 ─────── units, Drain ───▶   │   storaged: volumes, shares ──┤
 //!                                  notes               netd: taps ───┤
 //!                    (found again after a restart)    PID 1: start ──┘
 //! ```
@@ -19,6 +19,7 @@ pub mod notes;
 mod outcome;
 pub mod rates;
 pub mod ring;
+mod shares;
 pub mod sockets;
 
 use std::path::{Path, PathBuf};

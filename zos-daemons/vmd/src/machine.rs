@@ -40,6 +40,8 @@ pub const STABLE: Millis = 60_000;
 pub const LONGEST_PAUSE: Millis = 300_000;
 /// How long PID 1 may take to show a VM that it said to have started.
 const APPEARS: Millis = 30_000;
+/// How long a VM whose share lost its server may take to end by itself.
+const CRIPPLED: Millis = 1_000;
 /// Ends in a row that are nobody's trouble yet.
 const PATIENCE: u32 = 3;
 /// Ends in a row after which a VM is left alone: it would only eat the node.
@@ -157,6 +159,8 @@ pub enum Event {
         /// What went wrong.
         result: Result<(), Fault>,
     },
+    /// The server of one of its shares is gone, and it runs.
+    ServerGone,
     /// What it held was given back, or not.
     Released(Result<(), String>),
     /// Time has passed.
@@ -206,6 +210,9 @@ pub struct Machine {
     handled: Millis,
     /// Counts starts.
     attempt: u32,
+    /// Since when the server of one of its shares is gone, while it ran.
+    #[serde(default)]
+    crippled: Option<Millis>,
     /// Since when it stands where it stands.
     pub since: Millis,
     /// Of an earlier life only why it is down is worth noting; the rest PID 1 tells.
@@ -257,6 +264,7 @@ impl Machine {
             started: 0,
             handled: 0,
             attempt: 0,
+            crippled: None,
             since: now,
             phase: Phase::Waiting { at: now, fault: None },
         }
@@ -306,6 +314,7 @@ impl Machine {
             Phase::Starting { started } => started.map(|at| at + APPEARS),
             Phase::Stopping { again } => Some(*again),
             Phase::Releasing { again } => *again,
+            Phase::Running => self.crippled.map(|at| at + CRIPPLED),
             _ => None,
         }
     }
@@ -323,6 +332,10 @@ impl Machine {
                 self.start_ended(now, result);
             }
             Event::Started { .. } => {}
+            Event::ServerGone if self.phase == Phase::Running => {
+                self.crippled.get_or_insert(now);
+            }
+            Event::ServerGone => {}
             Event::Released(result) => self.released(now, result),
         }
         self.go_on(now, &mut actions);
@@ -377,7 +390,9 @@ impl Machine {
             (Seen::Absent, Phase::Unknown) if self.wish == Wish::Run => {
                 self.enter(now, Phase::Waiting { at: now, fault: None });
             }
-            (Seen::Absent, Phase::Unknown | Phase::Stopping { .. }) => self.after_end(now, None),
+            (Seen::Absent, Phase::Unknown | Phase::Stopping { .. }) => {
+                self.after_end(now, self.crippled.map(|_| Outcome::Share));
+            }
             (Seen::Absent, Phase::Running) => self.after_end(now, Some(Outcome::Lost)),
             (Seen::Ended { exit, at }, phase) if at > self.handled => {
                 let told = matches!(phase, Phase::Stopping { .. });
@@ -386,8 +401,14 @@ impl Machine {
                 self.handled = at;
                 actions.push(Action::Acknowledge);
                 if told || concerned {
-                    // The end of one that was told to stop is no sign of anything.
-                    self.after_end(now, concerned.then(|| Outcome::of(exit)));
+                    // The end of one that was told to stop is no sign of anything, but of why it was told.
+                    let killed = exit.is_none_or(|exit| exit.code.is_none());
+                    let outcome = match self.crippled {
+                        Some(_) if killed => Some(Outcome::Share),
+                        Some(_) => Some(Outcome::of(exit)),
+                        None => concerned.then(|| Outcome::of(exit)),
+                    };
+                    self.after_end(now, outcome);
                 }
             }
             _ => {}
@@ -489,6 +510,7 @@ impl Machine {
                 }
                 self.attempt = self.attempt.wrapping_add(1);
                 self.started = now.max(1);
+                self.crippled = None;
                 self.enter(now, Phase::Starting { started: None });
                 actions.push(Action::Start { attempt: self.attempt });
             }
@@ -501,6 +523,12 @@ impl Machine {
             {
                 self.enter(now, Phase::Stopping { again: now + GRACE + 5000 });
                 actions.push(Action::Stop { grace: GRACE });
+            }
+            // A guest can do nothing sensible with what is left of it. One that ends by itself has its servers end, too,
+            // and had the time for it.
+            (Phase::Running, _) if self.crippled.is_some_and(|at| at + CRIPPLED <= now) => {
+                self.enter(now, Phase::Stopping { again: now + GRACE });
+                actions.push(Action::Stop { grace: 0 });
             }
             (Phase::Stopping { again }, _) if *again <= now => {
                 self.phase = Phase::Stopping { again: now + GRACE };

@@ -4,7 +4,7 @@
 //! |-------------------|---------|----------|--------------|---------|
 //! | 0 | powered off | again | stays | stays |
 //! | 3 | rebooted | again | again | again |
-//! | other codes, signals, out of memory, gone | failed | again | again | stays |
+//! | other codes, signals, out of memory, gone, a share's server gone | failed | again | again | stays |
 
 use zos_api::local::init::Exit;
 use zos_types::Fault;
@@ -21,6 +21,7 @@ pub(crate) enum Outcome {
     Signal(i32),
     Memory,
     Lost,
+    Share,
 }
 
 impl Outcome {
@@ -53,7 +54,11 @@ impl Outcome {
 
     /// The same as a fault, after so many ends in a row.
     pub(crate) fn fault(self, times: u32) -> Fault {
-        let id = if self == Self::Memory { "vm.memory" } else { "vm.ended" };
+        let id = match self {
+            Self::Memory => "vm.memory",
+            Self::Share => "vm.share",
+            _ => "vm.ended",
+        };
         let often = if times > 1 { format!(", {times} times in a row") } else { String::new() };
         Fault::new(id, format!("{self}{often}"))
     }
@@ -72,6 +77,7 @@ impl std::fmt::Display for Outcome {
             Self::Signal(signal) => write!(f, "the VMM was ended by signal {signal}"),
             Self::Memory => f.write_str("the VMM ran out of the memory that it is held to"),
             Self::Lost => f.write_str("PID 1 no longer knows the VM"),
+            Self::Share => f.write_str("the server of one of its shares ended"),
         }
     }
 }

@@ -5,6 +5,7 @@
 //!  /run/zos/vm/<slot>/api       the VMM's interface: vmd asks it what went through the devices
 //!  /run/zos/vm/<slot>/serial    the interactive console
 //!  /run/zos/vm/<slot>/vsock     to the guest's own ports
+//!  /run/zos/vm/<slot>/share     to the server of a share, until the VMM is connected to it
 //! ```
 //! The folder is vmd's user's alone.
 
@@ -23,6 +24,8 @@ pub enum Socket {
     Serial,
     /// To the guest's ports.
     Vsock,
+    /// To the server of a share.
+    Share,
 }
 
 impl Socket {
@@ -32,6 +35,7 @@ impl Socket {
             Self::Api => "api",
             Self::Serial => "serial",
             Self::Vsock => "vsock",
+            Self::Share => "share",
         })
     }
 

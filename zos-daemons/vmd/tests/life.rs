@@ -19,11 +19,11 @@ use zos_api::local::init::{
     WatchUnits,
 };
 use zos_api::local::net::{self, CloseTaps, OpenTap, Tap};
-use zos_api::local::storage::{self, CloseVolume, OpenVolume, Volume};
+use zos_api::local::storage::{self, CloseVolume, OpenShare, OpenVolume, Volume};
 use zos_api::local::vm::{Drain, Ensure, List, ReadLog, Remove, VmStatus};
 use zos_api::local::{CallError, Done};
 use zos_daemon::{Bus, Call, FaultBoard, Router, Sink};
-use zos_types::deployment::{DiskOf, Image, NetworkKind, NetworkOf, Restart, Vm};
+use zos_types::deployment::{Content, DiskOf, Image, NetworkKind, NetworkOf, Restart, ShareOf, Vm};
 use zos_types::status::State;
 use zos_types::{Bytes, NodeId, TwinId, WorkloadName};
 use zos_vmm_spec::rates::TwinRates;
@@ -83,11 +83,18 @@ impl World {
         self.log.lock().unwrap().push(line.into());
     }
 
-    /// The VM's process ends.
+    /// The VM's process ends, and all that runs beside it.
     fn end(&self, exit: Exit) {
+        let units: Vec<String> = self.units.borrow().keys().cloned().collect();
+        for unit in units {
+            self.end_one(&unit, exit);
+        }
+    }
+
+    fn end_one(&self, unit: &str, exit: Exit) {
         let since_ms = self.tick();
         self.units.send_modify(|units| {
-            let unit = units.get_mut(&unit_name()).unwrap();
+            let unit = units.get_mut(unit).unwrap();
             (unit.state, unit.exit, unit.pid) = (UnitState::Exited, Some(exit), None);
             unit.since_ms = since_ms;
         });
@@ -104,7 +111,7 @@ impl World {
             .on(move |call: Call, request: StartTransient| {
                 let world = start.clone();
                 async move {
-                    let name = format!("vm/{}/{}", request.twin, request.name);
+                    let name = format!("{}/{}/{}", request.template, request.twin, request.name);
                     if world.units.borrow().contains_key(&name) {
                         return Err(CallError::Conflict { detail: name, next_version: None });
                     }
@@ -127,8 +134,14 @@ impl World {
                 let world = stop.clone();
                 async move {
                     world.note(format!("stop {grace_ms}"));
-                    assert_eq!(unit, unit_name());
-                    world.end(Exit { code: Some(0), signal: None, oom: false });
+                    let (code, signal) =
+                        if grace_ms == 0 { (None, Some(9)) } else { (Some(0), None) };
+                    let exit = Exit { code, signal, oom: false };
+                    if unit == unit_name() {
+                        world.end(exit);
+                    } else {
+                        world.end_one(&unit, exit);
+                    }
                     Ok(Done {})
                 }
             })
@@ -142,7 +155,12 @@ impl World {
                             units.remove(&unit);
                         }
                     });
-                    if known { Ok(Done {}) } else { Err(CallError::not_found(unit)) }
+                    let running = world.units.borrow().contains_key(&unit);
+                    match (known, running) {
+                        (true, _) => Ok(Done {}),
+                        (_, true) => Err(CallError::Conflict { detail: unit, next_version: None }),
+                        _ => Err(CallError::not_found(unit)),
+                    }
                 }
             })
             .on_stream(move |_: Call, _: WatchUnits, out: Sink<Units>| {
@@ -158,7 +176,7 @@ impl World {
     }
 
     fn storage(&self, folder: &Path) -> Router {
-        let (world, disk) = (self.clone(), folder.join("disk"));
+        let (world, disk, share) = (self.clone(), folder.join("disk"), folder.join("share"));
         Router::new(&storage::INTERFACE)
             .on_fds(move |_: Call, OpenVolume { twin, name }| {
                 let disk = disk.clone();
@@ -167,6 +185,15 @@ impl World {
                     let (size, class) = (Bytes(1 << 30), Default::default());
                     let volume = Volume::new(twin, name, size, class, "p");
                     Ok((volume, vec![OwnedFd::from(std::fs::File::open(&disk).unwrap())]))
+                }
+            })
+            .on_fds(move |_: Call, OpenShare { twin, name }| {
+                let root = share.clone();
+                async move {
+                    std::fs::create_dir_all(&root).unwrap();
+                    let (size, class, holds) = (Bytes(1 << 30), Default::default(), Content::Share);
+                    let volume = Volume { twin, name, size, class, pool: "p".into(), holds };
+                    Ok((volume, vec![OwnedFd::from(std::fs::File::open(&root).unwrap())]))
                 }
             })
             .on(move |_: Call, CloseVolume { name, .. }| {
@@ -439,4 +466,70 @@ async fn a_vm_that_nobody_knows_is_stopped() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("it still runs");
+}
+
+#[tokio::test]
+async fn each_share_has_a_server_that_ends_with_its_vm_and_the_vm_with_it() {
+    let mut node = Node::start().await;
+    let server = format!("virtiofsd/{}/web.hello.files", twin());
+    let shares = vec![ShareOf { share: "files".parse().unwrap(), tag: Some("f".into()) }];
+    let vm = Vm { shares, disks: vec![], ..vm(Restart::Always) };
+    let ensure = |vm: &Vm| Ensure { twin: twin(), name: hello(), vm: vm.clone() };
+    node.bus.call(ensure(&vm)).await.unwrap();
+    node.until_running().await;
+    {
+        let starts = node.world.starts.lock().unwrap();
+        let [(of_server, passed), (of_vm, for_vm)] = &starts[..] else { panic!("{starts:?}") };
+        assert_eq!((&*of_server.template, &*of_server.name), ("virtiofsd", "web.hello.files"));
+        assert_eq!((of_server.fds.join(" "), of_server.slot), ("socket folder".to_owned(), 0));
+        // Within the VM's limits, whose part for it these descriptors are; files may be of any length.
+        let limits = of_server.limits;
+        assert_eq!((limits.memory, limits.files), (Some(vm.charged().0), Some(16_384)));
+        assert_eq!((limits.memory, limits.file_size), (of_vm.limits.memory, None));
+        let spec = of_vm.fds.iter().position(|name| name == "spec").unwrap();
+        let mut text = String::new();
+        let spec = std::fs::File::from(for_vm[spec].try_clone().unwrap()).read_to_string(&mut text);
+        spec.unwrap();
+        let spec: Spec = serde_json::from_str(&text).unwrap();
+        spec.validate().unwrap();
+        assert_eq!(spec.shares[0].tag, "f");
+        assert_eq!(spec.shares[0].source, Source::Fd("share-0".into()));
+        // The VM's end leads to the server's.
+        let socket = std::os::unix::net::UnixListener::from(passed[0].try_clone().unwrap());
+        let (mut accepted, _) = socket.accept().unwrap();
+        let ours = of_vm.fds.iter().position(|name| name == "share-0").unwrap();
+        let ours = std::os::unix::net::UnixStream::from(for_vm[ours].try_clone().unwrap());
+        std::io::Write::write_all(&mut &ours, b"x").unwrap();
+        accepted.read_exact(&mut [0]).unwrap();
+        assert!(!node.folder.path().join("0/share").exists(), "somebody else could connect");
+    }
+    // A killed vmd finds them, and leaves them be.
+    node.kill_vmd();
+    node.start_vmd();
+    node.until_running().await;
+    assert!(node.world.log.lock().unwrap().is_empty());
+
+    // The server dies: the VM has lost its folder, and is started again with another.
+    node.world.end_one(&server, Exit { code: None, signal: Some(11), oom: false });
+    node.until("restarted", |vm| vm.is_some_and(|vm| vm.restarts == 1)).await;
+    node.until_running().await;
+    assert_eq!(
+        (node.world.starts(), &node.world.log.lock().unwrap()[..]),
+        (4, &["stop 0".to_owned()][..])
+    );
+
+    // It needs it no more: the server goes, and the share is closed.
+    node.bus.call(ensure(&Vm { shares: vec![], ..vm.clone() })).await.unwrap();
+    node.until("changed", |vm| vm.is_some_and(|vm| vm.vm.shares.is_empty() && vm.restarts == 2))
+        .await;
+    node.until_running().await;
+    assert!(!node.world.units.borrow().contains_key(&server));
+    node.bus.call(ensure(&vm)).await.unwrap();
+    node.until("with it again", |vm| vm.is_some_and(|vm| vm.restarts == 3)).await;
+    node.until_running().await;
+    node.bus.call(Remove { twin: twin(), name: hello() }).await.unwrap();
+    assert!(node.world.units.borrow().is_empty());
+    let log = node.world.log.lock().unwrap();
+    let closed = log.iter().filter(|line| *line == "close web/files").count();
+    assert_eq!(closed, 2, "{log:?}");
 }

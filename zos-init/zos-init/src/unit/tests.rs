@@ -344,7 +344,7 @@ fn the_units_of_the_image_are_good() {
     let vm = &units.templates["vm"];
     assert_eq!((vm.first_user, vm.slots, vm.empty_root, vm.proc), (20_000, 10_000, true, false));
     let share = &units.templates["virtiofsd"];
-    assert_eq!((share.first_user, share.slots, share.proc), (30_000, 10_000, true));
+    assert_eq!((share.first_user, share.slots, share.proc), (100_000, 80_000, true));
     assert_eq!((share.owned.as_deref(), vm.owned.as_deref()), (Some("folder"), None));
     use Namespace::{Cgroup, Ipc, Mount, Net, Pid, Uts};
     assert_eq!(vm.namespaces, [Mount, Pid, Net, Ipc, Uts, Cgroup]);
