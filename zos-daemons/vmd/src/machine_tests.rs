@@ -324,3 +324,39 @@ proptest! {
         prop_assert_eq!(machine.phase(), &Phase::Gone);
     }
 }
+
+#[test]
+fn one_that_lost_a_share_is_ended_and_started_again_unless_it_ends_by_itself() {
+    let killed = Some(Exit { code: None, signal: Some(9), oom: false });
+    let check = |restart, exit, fault: Option<&str>, again: bool| {
+        let mut machine = running(restart);
+        assert_eq!(machine.handle(5000, Event::ServerGone), []);
+        assert_eq!(machine.handle(5500, Event::ServerGone), []);
+        assert_eq!(machine.alarm(), Some(6000));
+        assert_eq!(machine.handle(5999, Event::Tick), []);
+        assert_eq!(machine.handle(6000, Event::Tick), [Action::Stop { grace: 0 }]);
+        machine.handle(6010, Event::Seen(Seen::Ended { exit, at: 6010 }));
+        assert_eq!(matches!(machine.phase(), Phase::Ended { .. }), !again, "{exit:?}");
+        assert_eq!(machine.fault().map(|fault| fault.id.as_str()), fault, "{exit:?}");
+        if again {
+            // It is forgiven, not forgotten: the pauses grow as they do for any other end.
+            let at = machine.alarm().unwrap_or(6010);
+            machine.handle(at, Event::Tick);
+            machine.handle(at, Event::Started { attempt: 2, result: Ok(()) });
+            assert_eq!(machine.handle(at, Event::Seen(Seen::Alive)), []);
+            assert_eq!(machine.alarm(), None);
+        }
+    };
+    check(Restart::Always, killed, Some("vm.share"), true);
+    check(Restart::OnFailure, killed, Some("vm.share"), true);
+    check(Restart::Never, killed, None, false);
+    // It was about to end anyway.
+    check(Restart::OnFailure, exit(0), None, false);
+    check(Restart::OnFailure, exit(3), None, true);
+
+    // What ends within the second was never told to.
+    let mut machine = running(Restart::OnFailure);
+    machine.handle(5000, Event::ServerGone);
+    assert_eq!(machine.handle(5100, ended(0, 5100)), [Action::Acknowledge]);
+    assert!(matches!(machine.phase(), Phase::Ended { .. }));
+}

@@ -223,6 +223,15 @@ impl<'a> Machine<'a> {
                     let _ = tell.send(Told::Ended(unit, exit, String::new()));
                 });
             }
+            Order::Server(unit, server) => {
+                let (events, inbox) = mpsc::unbounded_channel();
+                self.vms.insert(unit.clone(), events);
+                let tell = self.tell.clone();
+                tokio::spawn(async move {
+                    let exit = server.run(inbox).await;
+                    let _ = tell.send(Told::Ended(unit, exit, String::new()));
+                });
+            }
             Order::Stop(unit, 0) => self.signal(&unit, Event::Kill(9)),
             Order::Stop(unit, grace) => {
                 self.signal(&unit, Event::Button);

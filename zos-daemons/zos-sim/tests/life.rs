@@ -6,6 +6,7 @@ use ed25519_dalek::SigningKey;
 use serde_json::{Value, json};
 use zos_api::client::{Client, ClientError};
 use zos_api::local::init::{KillUnit, ListUnits, UnitKind, UnitState};
+use zos_api::local::storage::ListVolumes;
 use zos_daemon::Bus;
 use zos_sim::{Fleet, Options};
 use zos_types::machine::Node;
@@ -261,4 +262,62 @@ async fn latency_is_felt_and_a_farm_is_told() {
     // A handshake and a request: two ways there and back at least.
     assert!(start.elapsed() >= 2 * latency, "{:?}", start.elapsed());
     assert_eq!(node.farm.as_deref(), Some("7"));
+}
+
+#[tokio::test]
+async fn several_vms_have_one_share_and_come_back_when_its_server_dies() {
+    let place = Place::new(&[]).await;
+    let mut one = vm("always");
+    one["shares"] = json!([{ "share": "files" }]);
+    let share = json!({ "type": "share", "size": "1GiB", "class": "ssd" });
+    let both = json!({ "one": one, "two": one, "files": share });
+    place.put("web", &deployment(1, &both)).await.unwrap();
+    let running = |state: &State, _| *state == State::Running;
+    for vm in ["web/one", "web/two"] {
+        place.until(vm, running).await;
+    }
+    place.until("web/files", |state, _| *state == State::Ready).await;
+    let servers = async || {
+        let units = place.bus().call(ListUnits {}).await.unwrap().units;
+        let servers = units.into_iter().filter(|unit| unit.name.starts_with("virtiofsd/"));
+        servers.map(|unit| (unit.name, unit.state)).collect::<Vec<_>>()
+    };
+    let now = servers().await;
+    assert_eq!(now.len(), 2, "{now:?}");
+    assert!(now.iter().all(|(_, state)| *state == UnitState::Running), "{now:?}");
+    let unit = now.iter().find(|(name, _)| name.ends_with("/web.one.files")).unwrap().0.clone();
+    place.bus().call(KillUnit { unit, signal: "KILL".into() }).await.unwrap();
+    place.until("web/one", |state, restarts| restarts == 1 && *state == State::Running).await;
+    assert_eq!(place.state("web/two").await, (State::Running, 0));
+    assert_eq!(servers().await.len(), 2);
+
+    // A share that a VM needs is a share, and as large as it can be had.
+    let volume = volume("1GiB", "ssd");
+    let refused = json!({ "one": one, "files": volume });
+    let error = place.put("other", &deployment(1, &refused)).await.unwrap_err();
+    assert!(error.contains("names no share"), "{error}");
+    let large = json!({ "files": { "type": "share", "size": "60TiB", "class": "ssd" } });
+    let error = place.put("other", &deployment(1, &large)).await.unwrap_err();
+    assert!(error.contains("/workloads/files/size"), "{error}");
+
+    // One goes, and the other stays; both go, and the share with them.
+    let two = json!({ "two": one, "files": share });
+    place.put("web", &deployment(2, &two)).await.unwrap();
+    for _ in 0..100 {
+        if servers().await.len() == 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(servers().await.len(), 1);
+    assert_eq!(place.state("web/two").await, (State::Running, 0));
+    place.client.delete(&"web".parse().unwrap()).await.unwrap();
+    for _ in 0..100 {
+        let volumes = place.bus().call(ListVolumes {}).await.unwrap().volumes;
+        if volumes.is_empty() && servers().await.is_empty() {
+            return place.fleet.end().await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("what was deleted is still there: {:?}", servers().await);
 }

@@ -9,6 +9,7 @@
 
 mod core;
 mod ring;
+mod server;
 
 use std::fs::File;
 use std::io;
@@ -24,6 +25,7 @@ use zos_vmm_spec::{Source, Spec};
 pub(crate) use self::core::Event;
 use self::core::{Guest, Output, Surroundings};
 use self::ring::Ring;
+pub(crate) use self::server::Server;
 use crate::fault::GuestFault;
 
 /// No spec is longer.

@@ -22,12 +22,10 @@ use zos_host::clock::boottime_millis;
 use zos_types::machine::BootReason;
 
 use super::{Action, Core, Input, Log, SERVICES};
-use crate::guest::Vmm;
+use crate::guest::{Server, Vmm};
 
-/// The template of VMs; there is no other.
-const TEMPLATE: &str = "vm";
-/// Slots are below it, as users are numbered by them.
-const SLOTS: u32 = 10_000;
+/// Templates, with their slots: users are numbered by them.
+const TEMPLATES: [(&str, u32); 2] = [("vm", 10_000), ("virtiofsd", 80_000)];
 /// Signals by name (signal(7)).
 const SIGNALS: [(&str, i32); 10] = [
     ("HUP", 1),
@@ -49,6 +47,8 @@ pub(crate) enum Order {
     Do(Action),
     /// Let a VM live.
     Vm(String, Box<Vmm>),
+    /// Let a share be served.
+    Server(String, Server),
     /// Press a VM's button, and end it after the grace, in milliseconds.
     Stop(String, u64),
     /// Take the node down.
@@ -134,15 +134,21 @@ impl Pid1 {
 
     fn start_vm(&self, request: &StartTransient, fds: Vec<OwnedFd>) -> Result<(), CallError> {
         let StartTransient { template, name, twin, slot, fds: names, .. } = request;
-        if template != TEMPLATE {
+        let Some((_, slots)) = TEMPLATES.iter().find(|(known, _)| known == template) else {
             return Err(CallError::invalid(format!("there is no template {template}")));
-        }
-        if *slot >= SLOTS || names.len() != fds.len() {
+        };
+        if slot >= slots || names.len() != fds.len() {
             let (named, passed) = (names.len(), fds.len());
             let detail = format!("slot {slot}, {named} names for {passed} descriptors");
             return Err(CallError::invalid(detail));
         }
-        let unit = format!("{TEMPLATE}/{twin}/{name}");
+        let unit = format!("{template}/{twin}/{name}");
+        if template == "virtiofsd" {
+            let server = Server::new(names, fds).map_err(|error| CallError::failed(&error))?;
+            self.take(Input::Vm(unit.clone()))?;
+            self.order(Order::Server(unit, server));
+            return Ok(());
+        }
         let vmm = (self.0.make_vm)(names, fds).map_err(|error| CallError::failed(&error))?;
         self.take(Input::Vm(unit.clone()))?;
         self.order(Order::Vm(unit, Box::new(vmm)));
