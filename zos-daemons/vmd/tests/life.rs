@@ -191,8 +191,8 @@ impl World {
                 let root = share.clone();
                 async move {
                     std::fs::create_dir_all(&root).unwrap();
-                    let (size, class, holds) = (Bytes(1 << 30), Default::default(), Content::Share);
-                    let volume = Volume { twin, name, size, class, pool: "p".into(), holds };
+                    let volume = Volume::new(twin, name, Bytes(1 << 30), Default::default(), "p");
+                    let volume = Volume { holds: Content::Share, ..volume };
                     Ok((volume, vec![OwnedFd::from(std::fs::File::open(&root).unwrap())]))
                 }
             })
