@@ -4,29 +4,33 @@
 //! |----------|------|
 //! | cru      | 4 virtual CPUs for each thread; one VM at most all threads |
 //! | mru      | what is offered, once; a VM is charged for its VMM too ([`Vm::charged`]) |
-//! | sru, hru | what is offered, once; and a volume lies on one pool |
+//! | sru, hru | what storaged can still give, once, whatever it makes first ([`Space`]) |
 //!
 //! A resource of which a new version takes no more than the old one is always admitted: a node
 //! that has shrunk must not keep a twin from taking less.
 
+use std::collections::BTreeMap;
+
 use zos_types::capacity::Resources;
-use zos_types::deployment::{Class, Vm, Volume};
+use zos_types::deployment::Vm;
 use zos_types::{Bytes, Capacity, Deployment, FieldError, Name, Workload};
+
+use crate::space::{Need, Space};
 
 /// Virtual CPUs for each thread.
 pub const CPU_OVERCOMMIT: u64 = 4;
 
 /// What is taken already, without the deployment that is judged.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct Ledger {
     /// What all other deployments are charged.
     pub others: Resources,
     /// What the version before this one is charged.
     pub own: Resources,
-    /// Volumes that this deployment has already.
-    pub volumes: Vec<Name>,
-    /// Each pool's class, and what may still be given to volumes there.
-    pub pools: Vec<(Class, Bytes)>,
+    /// The pools, with what is promised of them to others.
+    pub space: Space,
+    /// What this deployment's volumes need of them: those that are new, and those that grow.
+    pub needs: BTreeMap<Name, Need>,
 }
 
 /// A deployment that has room. Holding one proves that nothing of the node is given twice.
@@ -54,11 +58,11 @@ pub fn admit(
 ) -> Result<Admission, Rejection> {
     let mut room = Room::new(capacity, ledger, &deployment.charged());
     for (name, workload) in &deployment.workloads {
-        match workload {
-            Workload::Vm(vm) => room.take_vm(name, vm, capacity.cru.offered()),
-            Workload::Volume(volume) | Workload::Share(volume) => {
-                room.take_volume(name, volume, ledger.volumes.contains(name));
-            }
+        if let Workload::Vm(vm) = workload {
+            room.take_vm(name, vm, capacity.cru.offered());
+        }
+        if let Some(need) = ledger.needs.get(name) {
+            room.take_space(name, need);
         }
     }
     if room.errors.is_empty() {
@@ -72,9 +76,7 @@ pub fn admit(
 struct Room {
     cru: Option<u64>,
     mru: Option<u64>,
-    sru: Option<u64>,
-    hru: Option<u64>,
-    pools: Vec<(Class, Bytes)>,
+    space: Space,
     errors: Vec<FieldError>,
 }
 
@@ -88,9 +90,7 @@ impl Room {
         Self {
             cru: left(cru, others.cru, own.cru, wanted.cru),
             mru: left(capacity.mru.offered(), others.mru.0, own.mru.0, wanted.mru.0),
-            sru: left(capacity.sru.offered(), others.sru.0, own.sru.0, wanted.sru.0),
-            hru: left(capacity.hru.offered(), others.hru.0, own.hru.0, wanted.hru.0),
-            pools: ledger.pools.clone(),
+            space: ledger.space.clone(),
             errors: Vec::new(),
         }
     }
@@ -120,32 +120,10 @@ impl Room {
         }
     }
 
-    fn take_volume(&mut self, name: &Name, volume: &Volume, exists: bool) {
-        let (class, size) = (volume.class, volume.size);
-        let room = match class {
-            Class::Ssd => &mut self.sru,
-            Class::Hdd => &mut self.hru,
-        };
-        if let Err(left) = take(room, size.0) {
-            let left = Bytes(left);
-            return self.refuse(name, "size", format!("{left} of {class} are left on the node"));
-        }
-        if exists {
-            return;
-        }
-        let pools = self.pools.iter_mut().filter(|(of, _)| *of == class);
-        match pools.max_by_key(|(_, free)| *free) {
-            Some((_, free)) if *free >= size => *free = *free - size,
-            Some(&mut (_, free)) => {
-                self.refuse(
-                    name,
-                    "size",
-                    format!(
-                        "a volume lies on one disk, and {free} are left on the emptiest {class}"
-                    ),
-                );
-            }
-            None => self.refuse(name, "class", format!("the node has no {class}")),
+    fn take_space(&mut self, name: &Name, need: &Need) {
+        if let Err(missing) = self.space.promise(need.clone()) {
+            let field = if self.space.has(need.class) { "size" } else { "class" };
+            self.refuse(name, field, missing);
         }
     }
 }

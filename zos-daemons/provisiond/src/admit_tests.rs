@@ -1,8 +1,13 @@
 use proptest::prelude::*;
-use zos_types::Amount;
+use zos_types::deployment::Class;
+use zos_types::disk::{Pool, PoolState};
 use zos_types::unit::{GIB, MIB};
+use zos_types::{Amount, NodeId};
 
 use super::*;
+use crate::book::Owner;
+use crate::needs::There;
+use crate::plan::Desired;
 
 /// 2 threads, 2 GiB less 256 MiB, 20 GiB of SSD less 1, no HDD.
 fn node() -> Capacity {
@@ -14,11 +19,36 @@ fn node() -> Capacity {
     }
 }
 
-fn empty() -> Ledger {
+/// Two pools with room for 12 and for 7 GiB of data.
+fn pools() -> Vec<Pool> {
+    let pool = |id: &str, gib: u64| Pool {
+        id: id.into(),
+        disk: format!("vd{id}"),
+        class: Class::Ssd,
+        size: Bytes(gib * GIB + MIB),
+        free: Bytes(gib * GIB + MIB),
+        state: false,
+        condition: PoolState::Ready,
+        reasons: Vec::new(),
+        scrub: None,
+    };
+    vec![pool("a", 12), pool("b", 7)]
+}
+
+/// Nothing is there and nothing promised to others.
+fn ledger(wanted: &Deployment) -> Ledger {
+    let (volumes, desired) = (BTreeMap::new(), Desired::default());
+    let there = There { volumes: &volumes, desired: &desired };
     Ledger {
-        pools: vec![(Class::Ssd, Bytes(12 * GIB)), (Class::Ssd, Bytes(7 * GIB))],
+        space: Space::new(&pools()),
+        needs: there.needs(&owner(), wanted),
         ..Ledger::default()
     }
+}
+
+fn owner() -> Owner {
+    let twin = NodeId::from_bytes([[0x58].as_slice(), &[0x66; 31]].concat().try_into().unwrap());
+    (twin.unwrap(), "web".parse().unwrap())
 }
 
 fn deployment(workloads: &str) -> Deployment {
@@ -39,7 +69,8 @@ fn volume(name: &str, size: &str, class: &str) -> String {
 #[test]
 fn room_is_judged_field_by_field() {
     let check = |workloads: &[String], refused: &[&str]| {
-        let result = admit(&node(), &empty(), &deployment(&workloads.join(",")));
+        let wanted = deployment(&workloads.join(","));
+        let result = admit(&node(), &ledger(&wanted), &wanted);
         let pointers: Vec<String> = match result {
             Ok(_) => vec![],
             Err(Rejection(errors)) => errors.into_iter().map(|e| e.pointer).collect(),
@@ -57,9 +88,14 @@ fn room_is_judged_field_by_field() {
     check(&[vm("a", 1, "1754MiB")], &[]);
     check(&[vm("a", 1, "1GiB"), vm("b", 1, "1GiB")], &["/workloads/b/memory"]);
     check(&[volume("v", "19GiB", "ssd")], &["/workloads/v/size"]);
-    check(&[volume("v", "7GiB", "ssd"), volume("w", "7GiB", "ssd")], &[]);
+    check(&[volume("v", "6GiB", "ssd"), volume("w", "6GiB", "ssd")], &[]);
+    // Made first, the smaller might take the larger one's place.
+    check(&[volume("v", "12GiB", "ssd"), volume("w", "7GiB", "ssd")], &["/workloads/w/size"]);
     check(&[volume("v", "8GiB", "ssd"), volume("w", "8GiB", "ssd")], &["/workloads/w/size"]);
-    check(&[volume("v", "1GiB", "hdd")], &["/workloads/v/size"]);
+    check(&[volume("v", "1GiB", "hdd")], &["/workloads/v/class"]);
+    let repair = volume("v", "7GiB", "ssd").replace('}', r#", "integrity": "repair"}"#);
+    check(std::slice::from_ref(&repair), &["/workloads/v/size"]); // its checksums have no room
+    check(&[repair.replace("7GiB", "6GiB")], &[]);
     check(
         &[vm("a", 9, "4GiB"), volume("v", "1TiB", "ssd")],
         &["/workloads/a/cpu", "/workloads/a/memory", "/workloads/v/size"],
@@ -68,39 +104,45 @@ fn room_is_judged_field_by_field() {
 
 #[test]
 fn what_others_hold_is_not_given_again() {
-    let others =
-        Resources { cru: 7, mru: Bytes(GIB), sru: Bytes(15 * GIB), ..Resources::default() };
-    let ledger = Ledger { others, ..empty() };
-    let judge = |workloads: &str| admit(&node(), &ledger, &deployment(workloads)).is_ok();
+    let others = Resources { cru: 7, mru: Bytes(GIB), ..Resources::default() };
+    let judge = |workloads: &str| {
+        let wanted = deployment(workloads);
+        let promised = ledger(&deployment(&volume("x", "12GiB", "ssd"))).needs.into_values();
+        let space = Space::new(&pools()).with(promised.collect());
+        admit(&node(), &Ledger { others, space, ..ledger(&wanted) }, &wanted).is_ok()
+    };
     assert!(judge(&vm("a", 1, "512MiB")));
     assert!(!judge(&vm("a", 2, "512MiB")));
     assert!(!judge(&vm("a", 1, "768MiB")));
-    assert!(judge(&volume("v", "4GiB", "ssd")));
-    assert!(!judge(&volume("v", "5GiB", "ssd")));
+    assert!(!judge(&volume("v", "1GiB", "ssd"))); // it might take the place that x needs
 }
 
 #[test]
 fn one_that_takes_no_more_than_before_is_admitted_on_a_shrunken_node() {
     let wanted = deployment(&[vm("a", 1, "512MiB"), volume("v", "1GiB", "ssd")].join(","));
-    let ledger =
-        Ledger { own: wanted.charged(), volumes: vec!["v".parse().unwrap()], ..Ledger::default() };
-    assert!(admit(&Capacity::default(), &ledger, &wanted).is_ok());
-    assert!(admit(&Capacity::default(), &Ledger::default(), &wanted).is_err());
+    let made = Ledger { own: wanted.charged(), ..Ledger::default() };
+    assert!(admit(&Capacity::default(), &made, &wanted).is_ok());
+    let ledger = Ledger { space: Space::default(), ..ledger(&wanted) };
+    assert!(admit(&Capacity::default(), &ledger, &wanted).is_err());
 }
 
 proptest! {
     /// Whatever is admitted one after the other, no more is given than the node offers.
     #[test]
     fn nothing_is_given_twice(wishes in prop::collection::vec((1u32..4, 64u64..900, 16u64..9000), 0..30)) {
-        let mut ledger = empty();
+        let (mut others, mut promised, mut given) = (Resources::default(), Vec::new(), 0);
         for (cpu, memory, size) in wishes {
             let wanted = deployment(&[vm("a", cpu, &format!("{memory}MiB")), volume("v", &format!("{size}MiB"), "ssd")].join(","));
+            let space = Space::new(&pools()).with(promised.clone());
+            let ledger = Ledger { others, space, ..ledger(&wanted) };
             if let Ok(Admission { charged }) = admit(&node(), &ledger, &wanted) {
-                ledger.others = ledger.others + charged;
+                others = others + charged;
+                promised.extend(ledger.needs.into_values());
+                given += size * MIB;
             }
         }
-        prop_assert!(ledger.others.cru <= 8);
-        prop_assert!(ledger.others.mru.0 <= 2 * GIB - 256 * MIB);
-        prop_assert!(ledger.others.sru.0 <= 19 * GIB);
+        prop_assert!(others.cru <= 8);
+        prop_assert!(others.mru.0 <= 2 * GIB - 256 * MIB);
+        prop_assert!(given <= 19 * GIB);
     }
 }

@@ -6,6 +6,8 @@
 //!                                          the evidence of its deletion
 //!  made           <twin>/<name>/<volume>   once made: never made anew over its data
 //!  removals       <twin>/<name>/<volume>   taken away by its twin, to be destroyed
+//!  restores       <twin>/<name>/<volume>   the snapshot that it is to be set back to, and the evidence; or
+//!                                          why it could not be
 //! ```
 //! A row of `deployments` is never deleted, so a version never returns.
 
@@ -25,6 +27,7 @@ use crate::plan::{Desired, Key};
 const DEPLOYMENTS: &str = "deployments";
 const MADE: &str = "made";
 const REMOVALS: &str = "removals";
+const RESTORES: &str = "restores";
 const SCHEMA: u32 = 1;
 /// What the book holds at most. Keys are free, so the node as a whole has limits too.
 #[derive(Debug)]
@@ -84,6 +87,17 @@ struct Row {
     evidence: Evidence,
 }
 
+/// A twin's wish to have a volume set back.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Restore {
+    /// To this snapshot.
+    pub snapshot: Name,
+    /// Why it could not be, and is not tried again.
+    pub error: Option<String>,
+    /// The twin's signature over it.
+    evidence: Evidence,
+}
+
 /// The book.
 #[derive(Debug)]
 pub struct Book {
@@ -91,6 +105,7 @@ pub struct Book {
     entries: BTreeMap<Owner, Entry>,
     made: BTreeSet<Key>,
     removals: BTreeSet<Key>,
+    restores: BTreeMap<Key, Restore>,
 }
 
 impl Book {
@@ -119,7 +134,10 @@ impl Book {
             Ok(store.list::<()>(table)?.into_iter().filter_map(|(text, ())| key(&text)).collect())
         };
         let (made, removals) = (keys(MADE)?, keys(REMOVALS)?);
-        Ok((Self { store, entries, made, removals }, faults))
+        let restores = store.list::<Restore>(RESTORES)?.into_iter();
+        let restores = restores.filter_map(|(text, restore)| Some((key(&text)?, restore)));
+        let restores = restores.collect();
+        Ok((Self { store, entries, made, removals, restores }, faults))
     }
 
     /// A name that was used.
@@ -206,9 +224,11 @@ impl Book {
         self.store.write(|write| {
             for key in &gone {
                 write.put(REMOVALS, &text(key), &())?;
+                write.delete(RESTORES, &text(key))?;
             }
             write.put(DEPLOYMENTS, &format!("{}/{}", owner.0, owner.1), row)
         })?;
+        self.restores.retain(|key, _| !gone.contains(key));
         self.removals.extend(gone);
         self.entries.insert(owner.clone(), entry);
         Ok(())
@@ -237,11 +257,56 @@ impl Book {
         Ok(())
     }
 
+    /// Notes that a volume is to be set back to a snapshot. Durable when it returns.
+    pub fn restore(
+        &mut self,
+        key: &Key,
+        snapshot: Name,
+        evidence: Evidence,
+    ) -> Result<(), StoreError> {
+        let restore = Restore { snapshot, error: None, evidence };
+        self.store.write(|write| write.put(RESTORES, &text(key), &restore))?;
+        self.restores.insert(key.clone(), restore);
+        Ok(())
+    }
+
+    /// Each volume's last wish to be set back, unless it was done.
+    pub fn restores(&self) -> &BTreeMap<Key, Restore> {
+        &self.restores
+    }
+
+    /// Notes that a volume was set back, or why it can't be. A wish that came after is kept.
+    pub fn note_restored(
+        &mut self,
+        key: &Key,
+        snapshot: &Name,
+        error: Option<String>,
+    ) -> Result<(), StoreError> {
+        let Some(restore) = self.restores.get(key).filter(|r| r.snapshot == *snapshot) else {
+            return Ok(());
+        };
+        let Some(error) = error else {
+            self.store.write(|write| write.delete(RESTORES, &text(key)))?;
+            self.restores.remove(key);
+            return Ok(());
+        };
+        let failed = Restore { error: Some(error), ..restore.clone() };
+        self.store.write(|write| write.put(RESTORES, &text(key), &failed))?;
+        self.restores.insert(key.clone(), failed);
+        Ok(())
+    }
+
     /// All that is wanted, workload by workload.
     pub fn desired(&self) -> Desired {
         let mut desired = Desired {
             made: self.made.clone(),
             removals: self.removals.clone(),
+            restores: self
+                .restores
+                .iter()
+                .filter(|(_, restore)| restore.error.is_none())
+                .map(|(key, restore)| (key.clone(), restore.snapshot.clone()))
+                .collect(),
             ..Desired::default()
         };
         for (owner, deployment) in self.current() {

@@ -78,7 +78,7 @@ fn a_kept_volume_is_not_taken_away() {
     put(&mut book, BODY);
     put(&mut book, &version(2));
     assert!(book.desired().removals.is_empty());
-    assert_eq!(book.charged_without(None).sru.0, 1 << 30);
+    assert_eq!(book.charged_without(None).sru.0, (1 << 30) + (64 << 10)); // with its key
     assert_eq!(book.charged_without(Some(&web())), Resources::default());
     book.delete(&web(), evidence("delete")).unwrap();
     assert_eq!(book.desired().removals.len(), 1);
@@ -118,4 +118,33 @@ fn a_twin_and_the_node_have_limits() {
     }
     assert!(book.refusal(&web(), b"x").is_some());
     assert_eq!(book.refusal(&(twin(), "n7".parse().unwrap()), b"x"), None);
+}
+
+#[test]
+fn a_wish_to_go_back_is_durable_until_it_is_done_and_goes_with_its_volume() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Book::open(folder.path()).unwrap().0;
+    let (data, monday): (Key, Name) =
+        ((twin(), "web/d".parse().unwrap()), "monday".parse().unwrap());
+    let mut book = open();
+    put(&mut book, BODY);
+    book.restore(&data, monday.clone(), evidence("restore")).unwrap();
+    drop(book);
+    let mut book = open();
+    assert_eq!(book.desired().restores, [(data.clone(), monday.clone())].into());
+    // Of another wish that came before it nothing is noted.
+    book.note_restored(&data, &"sunday".parse().unwrap(), None).unwrap();
+    assert_eq!(book.desired().restores.len(), 1);
+    book.note_restored(&data, &monday, Some("gone".into())).unwrap();
+    drop(book);
+    let mut book = open();
+    assert!(book.desired().restores.is_empty());
+    assert_eq!(book.restores()[&data].error.as_deref(), Some("gone"));
+    book.restore(&data, monday.clone(), evidence("restore")).unwrap();
+    book.note_restored(&data, &monday, None).unwrap();
+    assert!(book.restores().is_empty());
+    book.restore(&data, monday, evidence("restore")).unwrap();
+    book.delete(&web(), evidence("delete")).unwrap();
+    drop(book);
+    assert!(open().restores().is_empty());
 }

@@ -9,31 +9,38 @@
 //!          └────────────────────────────────────────────┘ second while something is to do, after ten else
 //! ```
 
+mod judge;
+mod snapshots;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use zos_api::local::capacity::Measure;
 use zos_api::local::provision::{Deleted, Deployments, Evidence, Put, PutReply, UsageReply};
-use zos_api::local::storage::{ListPools, ListVolumes, Volume};
+use zos_api::local::storage::{ListPools, ListSnapshots, ListVolumes, Snapshot, Volume};
 use zos_api::local::vm::List as ListVms;
 use zos_api::local::{CallError, Change};
 use zos_daemon::store::StoreError;
 use zos_daemon::{Backoff, Bus, FaultBoard, Outcome, Pace, Reconciler, Wake};
 use zos_types::capacity::Resources;
-use zos_types::deployment::Class;
+use zos_types::disk::Pool;
 use zos_types::status::DeploymentStatus;
-use zos_types::{Capacity, Deployment, Fault, Workload, cloud};
+use zos_types::volume::{Footprint, VolumeState};
+use zos_types::{Capacity, Deployment, Fault, Name, Workload, cloud};
 
-use crate::admit::{Ledger, admit};
+use self::judge::judge;
 use crate::attempts::{Attempts, Millis};
 use crate::book::{Book, Owner, Verdict};
+use crate::needs::There;
 use crate::plan::{Desired, Key, Step, plan};
+use crate::space::Need;
 use crate::status::{History, Now, Seen, View};
-use crate::{kept, steps};
+use crate::steps;
 
 /// Between two rounds: while all is as it is wanted, while something is to be done, after failures.
 pub const PACE: Pace = Pace {
@@ -43,6 +50,11 @@ pub const PACE: Pace = Pace {
 };
 /// How long others may take to tell what they have.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked around anew because something came to its end meanwhile.
+const TRIES: u32 = 10;
+
+/// What storaged told: volumes and snapshots.
+type Told = (Vec<Volume>, Vec<Snapshot>);
 
 /// The brain.
 #[derive(Debug)]
@@ -60,21 +72,37 @@ struct State {
     seen: Seen,
     attempts: Attempts,
     history: History,
+    /// Snapshots that are being taken, with the room that is promised to them.
+    taking: BTreeMap<(Key, Name), Need>,
+    /// Snapshots that are being destroyed: nothing is made from them any more.
+    dropping: BTreeSet<(Key, Name)>,
     /// Counts ends of steps: what was asked before one and answered after it is out of date.
     ends: u64,
+}
+
+/// What twins hold of the disks, as far as it was seen.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Held {
+    /// Volumes.
+    pub volumes: usize,
+    /// Snapshots of them.
+    pub snapshots: usize,
+    /// What is set aside for both.
+    pub reserved: Resources,
 }
 
 impl State {
     fn status(&mut self, now: Now, owner: &Owner, deployment: &Deployment) -> DeploymentStatus {
         let desired = self.book.desired();
-        let view = View { desired: &desired, seen: &self.seen, attempts: &self.attempts, now };
+        let (restores, seen) = (self.book.restores(), &self.seen);
+        let view = View { restores, desired: &desired, seen, attempts: &self.attempts, now };
         view.deployment(&mut self.history, owner, deployment)
     }
 
     /// Looks at every workload, so that the times of its changes are known.
     fn look(&mut self, now: Now, desired: &Desired) {
         let Self { book, seen, attempts, history, .. } = self;
-        let view = View { desired, seen, attempts, now };
+        let view = View { restores: book.restores(), desired, seen, attempts, now };
         for (owner, deployment) in book.current() {
             view.deployment(history, owner, deployment);
         }
@@ -92,7 +120,45 @@ impl State {
     fn orphans(&self, desired: &Desired) -> Vec<&Volume> {
         let known = |key: &Key| desired.volumes.contains_key(key) || desired.removals.contains(key);
         let volumes = self.seen.volumes.iter().flatten();
-        volumes.filter(|v| !known(&(v.twin, v.name.clone()))).collect()
+        volumes.filter(|(key, _)| !known(key)).map(|(_, volume)| volume).collect()
+    }
+
+    /// What snapshots take, each as much as its volume did: what is set aside, and what is billed.
+    fn snapshots(&self, which: impl Fn(&Key) -> bool) -> (Resources, Resources) {
+        let of = self.seen.snapshots.iter().filter(|(key, _)| which(key));
+        let of = of.flat_map(|(key, snapshots)| {
+            let integrity = self.seen.volume(key).map(|v| v.integrity).unwrap_or_default();
+            snapshots.iter().map(move |snapshot| (snapshot, integrity))
+        });
+        let each = of.map(|(snapshot, integrity)| {
+            let charged = Footprint::of(snapshot.size, integrity).total();
+            let billed = integrity.billed(snapshot.size);
+            (snapshot.class.holds(charged), snapshot.class.holds(billed))
+        });
+        each.fold(Default::default(), |sum, each| (sum.0 + each.0, sum.1 + each.1))
+    }
+
+    /// What twins hold of the disks.
+    fn held(&self) -> Held {
+        let volumes: Vec<&Volume> = self.seen.volumes.iter().flat_map(BTreeMap::values).collect();
+        Held {
+            volumes: volumes.len(),
+            snapshots: self.seen.snapshots.values().map(Vec::len).sum(),
+            reserved: charge(&volumes) + self.snapshots(|_| true).0,
+        }
+    }
+
+    /// Volumes that storaged can't use, as a fault.
+    fn broken(&self) -> Option<Fault> {
+        let volumes = self.seen.volumes.iter().flat_map(BTreeMap::values);
+        let broken = volumes.filter(|volume| volume.condition.state == VolumeState::Broken);
+        let broken: Vec<String> = broken
+            .map(|v| format!("{} of {}: {}", v.name, v.twin.short(), v.condition.reason))
+            .collect();
+        (!broken.is_empty()).then(|| {
+            let detail = format!("volumes that can't be used: {}", broken.join("; "));
+            Fault::new("provision.broken-volumes", detail)
+        })
     }
 }
 
@@ -104,6 +170,8 @@ impl Brain {
             seen: Seen::default(),
             attempts: Attempts::default(),
             history: History::default(),
+            taking: BTreeMap::new(),
+            dropping: BTreeSet::new(),
             ends: 0,
         };
         let (state, wake) = (Mutex::new(state), Wake::default());
@@ -129,8 +197,7 @@ impl Brain {
             errors,
         })?;
         let owner = (twin, name);
-        let room = self.room(&deployment).await;
-        let mut state = self.state.lock().await;
+        let (mut state, room) = self.look_around(!deployment.workloads.is_empty()).await;
         let change = match state.book.judge(&owner, deployment.version, &body) {
             Verdict::Same => Change::Unchanged,
             Verdict::Create => Change::Created,
@@ -138,13 +205,18 @@ impl Brain {
             Verdict::Conflict(next) => return Err(conflict(&owner, deployment.version, next)),
         };
         if change != Change::Unchanged {
-            judge(&state, &owner, &body, &deployment, room?)?;
+            judge(&state, &owner, &body, &deployment, &room?)?;
             if !dry_run {
                 self.take(&mut state, &owner, &body, &deployment, evidence)?;
             }
         }
         let status = state.status(self.now(), &owner, &deployment);
-        Ok(PutReply { change, status, used: cloud::used(&deployment.resources()) })
+        let keeps = |key: &Key| {
+            let workload = deployment.workloads.get(&key.1.workload);
+            key.0 == owner.0 && key.1.deployment == owner.1 && workload.is_some()
+        };
+        let used = deployment.resources() + state.snapshots(keeps).1;
+        Ok(PutReply { change, status, used: cloud::used(&used) })
     }
 
     fn take(
@@ -202,23 +274,50 @@ impl Brain {
         let workloads = state.book.current().flat_map(|(_, d)| d.workloads.values());
         let vms = workloads.filter(|w| matches!(w, Workload::Vm(_))).count() as u64;
         let orphans = charge(&state.orphans(&state.book.desired()));
+        let snapshots = state.snapshots(|_| true).0;
         UsageReply {
-            resources: state.book.charged_without(None) + orphans,
+            resources: state.book.charged_without(None) + orphans + snapshots,
             deployments: state.book.current().count() as u64,
             vms,
         }
     }
 
-    /// What the node has, for a deployment that takes something of it.
-    async fn room(&self, deployment: &Deployment) -> Result<Room, CallError> {
-        if deployment.workloads.is_empty() {
-            return Ok(Room::default());
+    /// The state, and what the node has at the same moment: nothing came to its end between. Whoever
+    /// takes nothing of it needs not know it.
+    async fn look_around(&self, needed: bool) -> (MutexGuard<'_, State>, Result<Room, CallError>) {
+        let mut tries = 0;
+        loop {
+            let ends = self.state.lock().await.ends;
+            let room = if needed { self.room().await } else { Ok((Room::default(), None)) };
+            let mut state = self.state.lock().await;
+            if state.ends != ends && room.is_ok() && needed {
+                tries += 1;
+                if tries < TRIES {
+                    continue;
+                }
+                return (state, Err(CallError::busy("the node is busy with its disks; try again")));
+            }
+            let room = room.map(|(room, told)| {
+                if let Some((volumes, snapshots)) = told {
+                    state.seen.tell(volumes, snapshots);
+                }
+                room
+            });
+            return (state, room);
         }
+    }
+
+    /// What the node has, with the volumes and snapshots that take of it.
+    async fn room(&self) -> Result<(Room, Option<Told>), CallError> {
         let asked = async {
-            let (measured, pools) =
-                tokio::try_join!(self.bus.call(Measure {}), self.bus.call(ListPools {}))?;
-            let pools = pools.pools.iter().map(|pool| (pool.class, pool.free)).collect();
-            Ok(Room { capacity: measured.capacity, pools })
+            let (measured, pools, volumes, snapshots) = tokio::try_join!(
+                self.bus.call(Measure {}),
+                self.bus.call(ListPools {}),
+                self.bus.call(ListVolumes {}),
+                self.bus.call(ListSnapshots { twin: None }),
+            )?;
+            let room = Room { capacity: measured.capacity, pools: pools.pools };
+            Ok((room, Some((volumes.volumes, snapshots.snapshots))))
         };
         let late = || CallError::busy("the node does not yet know what it has; try again shortly");
         tokio::time::timeout(PATIENCE, asked).await.map_err(|_| late())?
@@ -228,7 +327,10 @@ impl Brain {
     async fn observe(&self) {
         let ends = self.state.lock().await.ends;
         let bus = self.bus.within(PATIENCE);
-        let (vms, volumes) = tokio::join!(bus.call(ListVms {}), bus.call(ListVolumes {}));
+        let storage = async {
+            tokio::try_join!(bus.call(ListVolumes {}), bus.call(ListSnapshots { twin: None }))
+        };
+        let (vms, storage) = tokio::join!(bus.call(ListVms {}), storage);
         let mut state = self.state.lock().await;
         if state.ends != ends {
             return;
@@ -236,8 +338,8 @@ impl Brain {
         if let Ok(vms) = vms {
             state.seen.vms = Some(vms.vms);
         }
-        if let Ok(volumes) = volumes {
-            state.seen.volumes = Some(volumes.volumes);
+        if let Ok((volumes, snapshots)) = storage {
+            state.seen.tell(volumes.volumes, snapshots.snapshots);
         }
     }
 
@@ -259,13 +361,20 @@ impl Brain {
         self.state.try_lock().ok().map(|state| state.book.current().count())
     }
 
+    /// What twins hold of the disks; none while something is being decided, or before storaged told.
+    pub fn held(&self) -> Option<Held> {
+        let state = self.state.try_lock().ok()?;
+        state.seen.volumes.as_ref()?;
+        Some(state.held())
+    }
+
     /// One round.
     async fn round(self: &Arc<Self>) -> Result<Outcome, StoreError> {
         let mut state = self.state.lock().await;
         let Some(actual) = state.seen.actual() else { return Ok(Outcome::Pending) };
         let desired = state.book.desired();
         let made: Vec<Key> =
-            desired.volumes.keys().filter(|key| actual.volumes.contains(key)).cloned().collect();
+            desired.volumes.keys().filter(|key| actual.has(key)).cloned().collect();
         state.book.note_made(&made)?;
         let orphans: Vec<String> =
             state.orphans(&desired).iter().map(|v| format!("{} of {}", v.name, v.twin)).collect();
@@ -277,10 +386,11 @@ impl Brain {
             Fault::new("provision.orphan-volumes", detail)
         });
         self.faults.replace("provision.orphan-volumes", orphans);
+        self.faults.replace("provision.broken-volumes", state.broken());
         state.look(self.now(), &desired);
         let steps = plan(&desired, &actual);
         // A disk that comes late is to be noticed soon.
-        let missing = desired.volumes.keys().any(|key| !actual.volumes.contains(key));
+        let missing = desired.volumes.keys().any(|key| !actual.has(key));
         let pending = missing || !steps.is_empty();
         for step in state.attempts.begin(self.millis(), steps) {
             let brain = Arc::clone(self);
@@ -295,10 +405,17 @@ impl Brain {
     async fn ended(&self, step: &Step, result: Result<Option<Volume>, CallError>) {
         let mut state = self.state.lock().await;
         state.ends += 1;
-        let result = result.map_err(|error| error.to_string()).and_then(|made| {
-            state.seen.apply(step, made);
-            steps::note(&mut state.book, step).map_err(|e| CallError::failed(&e).to_string())
-        });
+        let noted = |e: StoreError| CallError::failed(&e).to_string();
+        let result = match result {
+            Ok(made) => {
+                state.seen.apply(step, made);
+                steps::note(&mut state.book, step).map_err(noted)
+            }
+            Err(error) => {
+                let given_up = steps::give_up(&mut state.book, step, &error).map_err(noted);
+                given_up.and_then(|()| Err(error.to_string()))
+            }
+        };
         match &result {
             Ok(()) => tracing::info!("{}", steps::words(step)),
             Err(error) => tracing::warn!("{}: {error}", steps::words(step)),
@@ -313,51 +430,13 @@ impl Brain {
 #[derive(Default)]
 struct Room {
     capacity: Capacity,
-    pools: Vec<(Class, zos_types::Bytes)>,
+    pools: Vec<Pool>,
 }
 
-/// The rules that need more than the deployment itself.
-fn judge(
-    state: &State,
-    owner: &Owner,
-    body: &[u8],
-    deployment: &Deployment,
-    room: Room,
-) -> Result<(), CallError> {
-    let before = state.book.get(owner).and_then(|entry| entry.current.as_ref());
-    if let Some(before) = before {
-        let errors = kept::broken(&before.deployment, deployment);
-        if !errors.is_empty() {
-            let detail = "the deployment changes what must stay".to_owned();
-            return Err(CallError::Invalid { detail, errors });
-        }
-    }
-    if let Some(refusal) = state.book.refusal(owner, body) {
-        return Err(CallError::Full { detail: refusal.to_owned(), errors: Vec::new() });
-    }
-    let desired = state.book.desired();
-    let made = desired
-        .made
-        .iter()
-        .filter(|(twin, name)| *twin == owner.0 && name.deployment == owner.1 && before.is_some());
-    let ledger = Ledger {
-        others: state.book.charged_without(Some(owner)) + charge(&state.orphans(&desired)),
-        own: before.map(|before| before.deployment.charged()).unwrap_or_default(),
-        volumes: made.map(|(_, name)| name.workload.clone()).collect(),
-        pools: room.pools,
-    };
-    admit(&room.capacity, &ledger, deployment).map(drop).map_err(|rejection| CallError::Full {
-        detail: "the node has no room for the deployment".to_owned(),
-        errors: rejection.0,
-    })
-}
-
+/// What is set aside for volumes.
 fn charge(volumes: &[&Volume]) -> Resources {
-    let of = |class| {
-        let sizes = volumes.iter().filter(|v| v.class == class).map(|v| v.size);
-        sizes.sum::<zos_types::Bytes>()
-    };
-    Resources { sru: of(Class::Ssd), hru: of(Class::Hdd), ..Resources::default() }
+    let each = volumes.iter().map(|v| (v.class, Footprint::of(v.size, v.integrity).total()));
+    each.map(|(class, size)| class.holds(size)).sum()
 }
 
 fn find(book: &Book, owner: &Owner) -> Result<Deployment, CallError> {

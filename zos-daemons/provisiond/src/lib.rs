@@ -14,7 +14,9 @@ pub mod attempts;
 pub mod book;
 pub mod brain;
 pub mod kept;
+pub mod needs;
 pub mod plan;
+pub mod space;
 pub mod status;
 pub mod steps;
 
@@ -22,7 +24,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use zos_api::local::provision::{Delete, Get, INTERFACE, List, Put, Usage};
+use zos_api::local::provision::{
+    Delete, DeleteSnapshot, Get, INTERFACE, List, ListSnapshots, Put, RestoreSnapshot,
+    TakeSnapshot, Usage,
+};
 use zos_api::local::storage::Settle;
 use zos_daemon::metrics::Labels;
 use zos_daemon::{
@@ -31,7 +36,7 @@ use zos_daemon::{
 use zos_types::Fault;
 
 use crate::book::Book;
-use crate::brain::Brain;
+use crate::brain::{Brain, Held};
 
 /// How long a call waits for the book.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -78,10 +83,27 @@ async fn open(bus: &Bus, faults: &FaultBoard, opening: Reconciler) -> Brain {
 /// What twins have asked for.
 #[expect(clippy::cast_precision_loss, reason = "some thousands")]
 fn count(metrics: &Metrics, known: Known) {
+    let with = known.clone();
     metrics.measure("deployments", "Deployments kept", move || {
-        let brain = Option::clone(&known.now());
+        let brain = Option::clone(&with.now());
         let kept = brain.and_then(|brain| brain.deployments());
         kept.map(|count| (Labels::new(), count as f64)).into_iter().collect()
+    });
+    let held = move || Option::clone(&known.now()).and_then(|brain| brain.held());
+    let of = held.clone();
+    metrics.measure("volumes", "Volumes and shares that are there", move || {
+        of().map(|held| (Labels::new(), held.volumes as f64)).into_iter().collect()
+    });
+    let of = held.clone();
+    metrics.measure("snapshots", "Snapshots that are there", move || {
+        of().map(|held| (Labels::new(), held.snapshots as f64)).into_iter().collect()
+    });
+    let help = "What is set aside for volumes and snapshots, by class";
+    metrics.measure("storage_reserved_bytes", help, move || {
+        let Some(Held { reserved, .. }) = held() else { return Vec::new() };
+        [("ssd", reserved.sru), ("hdd", reserved.hru)]
+            .map(|(class, bytes)| (vec![("class", class.into())], bytes.0 as f64))
+            .into()
     });
 }
 
@@ -107,11 +129,32 @@ pub fn router(known: Known) -> Router {
         let known = with.clone();
         async move { wait(known).await?.delete((twin, name), evidence).await }
     };
+    let with = known.clone();
+    let take = move |_: Call, take: TakeSnapshot| {
+        let known = with.clone();
+        async move { wait(known).await?.take_snapshot(take).await }
+    };
+    let with = known.clone();
+    let snapshots = move |_: Call, list: ListSnapshots| {
+        let known = with.clone();
+        async move { wait(known).await?.list_snapshots(list).await }
+    };
+    let with = known.clone();
+    let destroy = move |_: Call, delete: DeleteSnapshot| {
+        let known = with.clone();
+        async move { wait(known).await?.delete_snapshot(delete).await }
+    };
+    let with = known.clone();
+    let restore = move |_: Call, restore: RestoreSnapshot| {
+        let known = with.clone();
+        async move { wait(known).await?.restore_snapshot(restore).await }
+    };
     let usage = move |_: Call, _: Usage| {
         let known = known.clone();
         async move { Ok(wait(known).await?.usage().await) }
     };
-    Router::new(&INTERFACE).on(put).on(get).on(list).on(delete).on(usage)
+    let router = Router::new(&INTERFACE).on(put).on(get).on(list).on(delete).on(usage);
+    router.on(take).on(snapshots).on(destroy).on(restore)
 }
 
 async fn wait(known: Known) -> Result<Arc<Brain>, CallError> {

@@ -37,14 +37,24 @@ fn volume() -> Volume {
     }
 }
 
-/// Words such as `vm:a:data vol:data made:data gone:data` as a wish.
+/// Words such as `vm:a:data vol:data made:data gone:data` as a wish; `vol:data:2` is of 2 GiB,
+/// `clone:a:b` is made from b, `back:data:monday` is to be set back.
 fn desired(words: &str) -> Desired {
     let mut desired = Desired::default();
     for word in words.split_whitespace() {
         let parts: Vec<&str> = word.split(':').collect();
         match parts[0] {
             "vm" => drop(desired.vms.insert(key(parts[1]), vm(1, &parts[2..]))),
-            "vol" => drop(desired.volumes.insert(key(parts[1]), volume())),
+            "vol" => {
+                let size = parts.get(2).map_or(1, |gib| gib.parse::<u64>().unwrap());
+                let volume = Volume { size: Bytes(size << 30), ..volume() };
+                desired.volumes.insert(key(parts[1]), volume);
+            }
+            "clone" => {
+                let from = Some(parts[2].parse().unwrap());
+                desired.volumes.insert(key(parts[1]), Volume { from, ..volume() });
+            }
+            "back" => drop(desired.restores.insert(key(parts[1]), parts[2].parse().unwrap())),
             "made" => drop(desired.made.insert(key(parts[1]))),
             _ => drop(desired.removals.insert(key(parts[1]))),
         }
@@ -54,7 +64,8 @@ fn desired(words: &str) -> Desired {
 
 fn actual(words: &str) -> Actual {
     let desired = desired(words);
-    Actual { vms: desired.vms, volumes: desired.volumes.into_keys().collect() }
+    let volumes = desired.volumes.into_iter().map(|(key, volume)| (key, volume.size));
+    Actual { vms: desired.vms, volumes: volumes.collect() }
 }
 
 fn words(steps: &[Step]) -> String {
@@ -64,6 +75,8 @@ fn words(steps: &[Step]) -> String {
             Step::RemoveVm(_) => format!("remove:{name}"),
             Step::DeleteVolume(_) => format!("delete:{name}"),
             Step::CreateVolume(..) => format!("create:{name}"),
+            Step::GrowVolume(_, size) => format!("grow:{name}:{}", size.0 >> 30),
+            Step::RestoreSnapshot(_, snapshot) => format!("back:{name}:{snapshot}"),
             Step::EnsureVm(..) => format!("ensure:{name}"),
         }
     };
@@ -91,6 +104,24 @@ fn plans() {
     check("vm:a vol:d gone:d", "vm:a:d vol:d", "ensure:a");
     // its disk is missing: nothing is made in its place
     check("vm:a:d vol:d made:d", "", "");
+    // grows under its VM; a larger one stays
+    check("vm:a:d vol:d:2 made:d", "vol:d vm:a:d", "grow:d:2");
+    check("vm:a:d vol:d:2 made:d", "vol:d", "grow:d:2 ensure:a");
+    check("vol:d made:d", "vol:d:2", "");
+    check("vol:d:2 made:d gone:d", "vol:d", "delete:d");
+    // set back: the VM stops, then the volume is set back and grows again, then the VM starts
+    check("vm:a:d vol:d made:d back:d:mon", "vol:d vm:a:d", "remove:a");
+    check("vm:a:d vol:d:2 made:d back:d:mon", "vol:d", "back:d:mon");
+    check("vm:a:d vol:d made:d", "vol:d", "ensure:a");
+    check("vm:a:d vol:d made:d back:d:mon", "", ""); // its disk is missing
+    check("vm:a:d vol:d made:d back:d:mon", "vm:a:d", ""); // and its VM is left alone
+    check("gone:d back:d:mon", "vol:d", "delete:d");
+    // made from another, which waits with going until it is
+    check("vol:d clone:e:d", "vol:d", "create:e");
+    check("clone:e:d gone:d", "vol:d", "create:e");
+    check("clone:e:d gone:d made:e", "vol:d vol:e", "delete:d");
+    check("vol:d made:d clone:e:d back:d:mon", "vol:d", "back:d:mon");
+    check("vol:d clone:e:d@mon gone:e made:e", "vol:d vol:e", "delete:e");
     // unknown volumes are left alone
     check("", "vol:x", "");
     check("vm:b", "vm:a", "remove:a ensure:b");
@@ -102,6 +133,9 @@ fn wish() -> impl Strategy<Value = String> {
         "vm:[ab]:[cd]",
         "vol:[cd]",
         "gone:[cd]",
+        "vol:[cd]:[12]",
+        "back:[cd]:mon",
+        "clone:c:d",
         Just("vm:a:c:d".to_owned()),
     ];
     prop::collection::vec(word, 0..6).prop_map(|words| words.join(" "))
@@ -115,10 +149,14 @@ proptest! {
         // As the rules of a deployment have it: a VM's volumes are in it too.
         let volumes: Vec<Key> =
             desired.vms.iter().flat_map(|(k, v)| volumes(k, v).collect::<Vec<_>>()).collect();
-        desired.volumes.extend(volumes.into_iter().map(|key| (key, volume())));
-        let foreign: BTreeSet<Key> = actual.volumes.iter()
+        for key in volumes {
+            desired.volumes.entry(key).or_insert_with(volume);
+        }
+        // And what is to be set back is there.
+        desired.restores.retain(|key, _| actual.has(key) && desired.volumes.contains_key(key));
+        let foreign: BTreeSet<Key> = actual.volumes.keys()
             .filter(|k| !desired.volumes.contains_key(k) && !desired.removals.contains(k)).cloned().collect();
-        for _ in 0..6 {
+        for _ in 0..8 {
             for step in plan(&desired, &actual) {
                 match step {
                     Step::RemoveVm(key) => drop(actual.vms.remove(&key)),
@@ -127,7 +165,14 @@ proptest! {
                         actual.volumes.remove(&key);
                         desired.removals.remove(&key);
                     }
-                    Step::CreateVolume(key, _, _) => drop(actual.volumes.insert(key)),
+                    Step::CreateVolume(key, volume, _) => drop(actual.volumes.insert(key, volume.size)),
+                    Step::GrowVolume(key, size) => {
+                        prop_assert!(actual.volumes.insert(key, size).is_some_and(|old| old < size));
+                    }
+                    Step::RestoreSnapshot(key, _) => {
+                        prop_assert!(!is_used(&actual, &key));
+                        desired.restores.remove(&key);
+                    }
                     Step::EnsureVm(key, vm) => drop(actual.vms.insert(key, vm)),
                 }
             }
@@ -136,6 +181,7 @@ proptest! {
         prop_assert_eq!(&actual.vms, &desired.vms);
         let mut expected: BTreeSet<Key> = desired.volumes.into_keys().collect();
         expected.extend(foreign);
-        prop_assert_eq!(actual.volumes, expected);
+        prop_assert!(desired.restores.keys().all(|key| desired.removals.contains(key)));
+        prop_assert_eq!(actual.volumes.into_keys().collect::<BTreeSet<_>>(), expected);
     }
 }

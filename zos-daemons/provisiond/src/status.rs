@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use zos_api::local::storage::Volume;
+use zos_api::local::storage::{Snapshot, Volume};
 use zos_api::local::vm::VmStatus;
-use zos_types::Workload;
 use zos_types::status::{DeploymentStatus, State, WorkloadStatus};
+use zos_types::volume::{SnapshotStatus, VolumeState, VolumeStatus};
+use zos_types::{Bytes, Workload};
 
 use crate::attempts::{Attempts, Millis};
-use crate::book::{Owner, workload_key};
+use crate::book::{Owner, Restore, workload_key};
 use crate::plan::{Actual, Desired, Key, Step, missing};
 
 /// What the others told of what is there, the last time they could.
@@ -18,7 +19,9 @@ pub struct Seen {
     /// vmd's VMs; none: it has not told yet.
     pub vms: Option<Vec<VmStatus>>,
     /// storaged's volumes; none: it has not told yet.
-    pub volumes: Option<Vec<Volume>>,
+    pub volumes: Option<BTreeMap<Key, Volume>>,
+    /// storaged's snapshots, by volume, oldest first.
+    pub snapshots: BTreeMap<Key, Vec<Snapshot>>,
 }
 
 impl Seen {
@@ -27,27 +30,52 @@ impl Seen {
         let (vms, volumes) = (self.vms.as_ref()?, self.volumes.as_ref()?);
         Some(Actual {
             vms: vms.iter().map(|v| ((v.twin, v.name.clone()), v.vm.clone())).collect(),
-            volumes: volumes.iter().map(|v| (v.twin, v.name.clone())).collect(),
+            volumes: volumes.iter().map(|(key, volume)| (key.clone(), volume.size)).collect(),
         })
+    }
+
+    /// Takes up what storaged told.
+    pub fn tell(&mut self, volumes: Vec<Volume>, snapshots: Vec<Snapshot>) {
+        let volumes =
+            volumes.into_iter().map(|volume| ((volume.twin, volume.name.clone()), volume));
+        self.volumes = Some(volumes.collect());
+        self.snapshots.clear();
+        for snapshot in snapshots {
+            let key = (snapshot.twin, snapshot.volume.clone());
+            self.snapshots.entry(key).or_default().push(snapshot);
+        }
     }
 
     /// What a step that was done makes of it, until it is asked for again.
     pub fn apply(&mut self, step: &Step, made: Option<Volume>) {
-        let (twin, name) = step.key();
+        let key = step.key();
         match step {
-            Step::RemoveVm(_) => {
+            Step::RemoveVm((twin, name)) => {
                 if let Some(vms) = &mut self.vms {
                     vms.retain(|vm| (&vm.twin, &vm.name) != (twin, name));
                 }
             }
-            Step::DeleteVolume(_) | Step::CreateVolume(..) => {
+            Step::DeleteVolume(_) | Step::CreateVolume(..) | Step::GrowVolume(..) => {
                 if let Some(volumes) = &mut self.volumes {
-                    volumes.retain(|volume| (&volume.twin, &volume.name) != (twin, name));
-                    volumes.extend(made);
+                    volumes.remove(key);
+                    volumes.extend(made.map(|made| (key.clone(), made)));
+                }
+                if matches!(step, Step::DeleteVolume(_)) {
+                    self.snapshots.remove(key);
                 }
             }
-            Step::EnsureVm(..) => {}
+            Step::RestoreSnapshot(..) | Step::EnsureVm(..) => {}
         }
+    }
+
+    /// A volume as storaged has it.
+    pub fn volume(&self, key: &Key) -> Option<&Volume> {
+        self.volumes.as_ref()?.get(key)
+    }
+
+    /// A volume's snapshots, oldest first.
+    pub fn snapshots(&self, key: &Key) -> &[Snapshot] {
+        self.snapshots.get(key).map(Vec::as_slice).unwrap_or_default()
     }
 
     fn vm(&self, key: &Key) -> Option<&VmStatus> {
@@ -93,6 +121,8 @@ impl Now {
 /// All that a status is made from.
 #[derive(Debug)]
 pub struct View<'a> {
+    /// Volumes that are to be set back, and those that could not be.
+    pub restores: &'a BTreeMap<Key, Restore>,
     /// What is wanted.
     pub desired: &'a Desired,
     /// What is there.
@@ -130,7 +160,12 @@ impl View<'_> {
 
     fn workload(&self, history: &mut History, key: &Key, workload: &Workload) -> WorkloadStatus {
         let state = match workload {
-            Workload::Volume(_) | Workload::Share(_) => self.volume(key),
+            Workload::Volume(wanted) | Workload::Share(wanted) => {
+                let state = self.volume(key, wanted.size);
+                let since = history.since(key, &state, self.now.wall);
+                let volume = self.details(key);
+                return WorkloadStatus { volume, ..WorkloadStatus::new(state, since) };
+            }
             Workload::Vm(vm) => match self.seen.vm(key) {
                 Some(seen) if &seen.vm == vm => {
                     return WorkloadStatus {
@@ -156,20 +191,64 @@ impl View<'_> {
         self.attempts.is_running(key).then_some(State::Preparing)
     }
 
-    fn volume(&self, key: &Key) -> State {
-        let there = |v: &Volume| (&v.twin, &v.name) == (&key.0, &key.1);
+    fn volume(&self, key: &Key, wanted: Bytes) -> State {
         if self.desired.removals.contains(key) {
             // The one before it under this name goes first.
             return self.step(key).unwrap_or(State::Preparing);
         }
-        match &self.seen.volumes {
-            Some(volumes) if volumes.iter().any(there) => State::Ready,
-            Some(_) if self.desired.made.contains(key) => {
-                let fault = "the disk that holds it is missing; it is not made anew".to_owned();
-                State::Degraded { fault, retry_at: self.now.date(self.now.millis + 10_000) }
+        match (self.seen.volume(key), &self.seen.volumes) {
+            (Some(volume), _) => self.there(key, volume, wanted),
+            (None, Some(_)) if self.desired.made.contains(key) => {
+                self.later("the disk that holds it is missing; it is not made anew".to_owned())
             }
             _ => self.step(key).unwrap_or(State::Pending),
         }
+    }
+
+    /// The state of a volume that exists.
+    fn there(&self, key: &Key, volume: &Volume, wanted: Bytes) -> State {
+        let reason = volume.condition.reason.clone();
+        match volume.condition.state {
+            VolumeState::Broken => return self.later(reason),
+            VolumeState::Locked => return State::Locked { reason },
+            VolumeState::Ready | VolumeState::AtRisk | VolumeState::Rebuilding => {}
+        }
+        if self.desired.restores.contains_key(key) || volume.size < wanted {
+            return self.step(key).unwrap_or(State::Preparing);
+        }
+        match volume.condition.state {
+            VolumeState::AtRisk => State::AtRisk { reason },
+            VolumeState::Rebuilding => State::Rebuilding { reason },
+            _ => State::Ready,
+        }
+    }
+
+    /// What nothing but time or somebody's hand changes; it is looked at all the time.
+    fn later(&self, fault: String) -> State {
+        State::Degraded { fault, retry_at: self.now.date(self.now.millis + 10_000) }
+    }
+
+    /// More of a volume, once it exists.
+    fn details(&self, key: &Key) -> Option<VolumeStatus> {
+        let volume = self.seen.volume(key).filter(|_| !self.desired.removals.contains(key))?;
+        let restore = self.restores.get(key);
+        let (restoring, restore_error) = match restore {
+            Some(restore) if restore.error.is_none() => (Some(restore.snapshot.clone()), None),
+            Some(restore) => (None, restore.error.clone()),
+            None => (None, None),
+        };
+        Some(VolumeStatus {
+            size: volume.size,
+            class: volume.class,
+            integrity: volume.integrity,
+            key: volume.key,
+            sealing: volume.sealing,
+            pools: volume.pools.clone(),
+            placed: volume.placed.clone(),
+            snapshots: self.seen.snapshots(key).iter().map(shown).collect(),
+            restoring,
+            restore_error,
+        })
     }
 
     fn vm(&self, key: &Key, vm: &zos_types::deployment::Vm) -> State {
@@ -179,7 +258,7 @@ impl View<'_> {
         let Some(actual) = self.seen.actual() else { return State::Pending };
         match missing(self.desired, &actual, key, vm) {
             None => State::Pending,
-            Some(volume) => match self.volume(&volume) {
+            Some(volume) => match self.volume(&volume, Bytes(0)) {
                 State::Degraded { fault, retry_at } => {
                     let fault = format!("volume {}: {fault}", volume.1.workload);
                     State::Degraded { fault, retry_at }
@@ -188,6 +267,12 @@ impl View<'_> {
             },
         }
     }
+}
+
+/// A snapshot as its twin sees it.
+pub fn shown(snapshot: &Snapshot) -> SnapshotStatus {
+    let Snapshot { name, size, taken, pool, .. } = snapshot.clone();
+    SnapshotStatus { name, size, taken, pool }
 }
 
 #[cfg(test)]

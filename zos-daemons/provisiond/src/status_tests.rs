@@ -1,3 +1,5 @@
+use zos_types::volume::VolumeCondition;
+
 use super::*;
 use crate::plan::Step;
 use crate::plan::tests::twin;
@@ -21,7 +23,8 @@ fn world() -> World {
     for (name, workload) in &deployment.workloads {
         desired.want(workload_key(&owner, name), workload);
     }
-    let seen = Seen { vms: Some(vec![]), volumes: Some(vec![]) };
+    let volumes = Some(BTreeMap::new());
+    let seen = Seen { vms: Some(vec![]), volumes, snapshots: BTreeMap::new() };
     World { owner, deployment, desired, seen, attempts: Attempts::default() }
 }
 
@@ -34,7 +37,7 @@ impl World {
         let (twin, name) = self.key("d");
         let (size, class) = (zos_types::Bytes(1 << 30), Default::default());
         let volume = Volume::new(twin, name, size, class, "p");
-        self.seen.volumes = Some(vec![volume]);
+        self.seen.tell(vec![volume], vec![]);
     }
 
     fn run_vm(&mut self, state: State) {
@@ -61,7 +64,8 @@ impl World {
     /// The words of the states, and what is wrong, by name.
     fn words(&self) -> String {
         let now = Now { wall: Timestamp::UNIX_EPOCH, millis: 0 };
-        let view = View { desired: &self.desired, seen: &self.seen, attempts: &self.attempts, now };
+        let (restores, attempts) = (&BTreeMap::new(), &self.attempts);
+        let view = View { restores, desired: &self.desired, seen: &self.seen, attempts, now };
         let status = view.deployment(&mut History::default(), &self.owner, &self.deployment);
         let word = |(name, status): (&zos_types::Name, &WorkloadStatus)| match &status.state {
             State::Degraded { fault, .. } => format!("{name}=degraded({fault})"),
@@ -82,6 +86,52 @@ fn from_nothing_to_running() {
     assert_eq!(world.words(), "a=pending d=ready");
     world.run_vm(State::Running);
     assert_eq!(world.words(), "a=running d=ready");
+}
+
+#[test]
+fn how_a_volume_does_is_its_state_and_what_is_done_to_it_comes_first() {
+    let check = |state, wanted_gib: u64, restored: bool, words: &str| {
+        let mut world = world();
+        world.make_volume();
+        let (key, mut volumes) = (world.key("d"), world.seen.volumes.take().unwrap());
+        volumes.get_mut(&key).unwrap().condition =
+            VolumeCondition { state, reason: "vdb fails".into() };
+        world.seen.volumes = Some(volumes);
+        let Some(zos_types::Workload::Volume(volume)) =
+            world.deployment.workloads.get_mut(&key.1.workload)
+        else {
+            panic!()
+        };
+        volume.size = Bytes(wanted_gib << 30);
+        if restored {
+            world.desired.restores.insert(key, "monday".parse().unwrap());
+        }
+        let found = world.words();
+        assert!(found.ends_with(&format!(" {words}")), "{found}");
+    };
+    check(VolumeState::Ready, 1, false, "d=ready");
+    check(VolumeState::Ready, 2, false, "d=preparing");
+    check(VolumeState::Ready, 1, true, "d=preparing");
+    check(VolumeState::AtRisk, 1, false, "d=at-risk");
+    check(VolumeState::AtRisk, 2, false, "d=preparing");
+    check(VolumeState::Rebuilding, 1, false, "d=rebuilding");
+    check(VolumeState::Locked, 1, false, "d=locked");
+    check(VolumeState::Broken, 1, false, "d=degraded(vdb fails)");
+    check(VolumeState::Broken, 2, true, "d=degraded(vdb fails)");
+}
+
+#[test]
+fn a_volume_that_cant_grow_tells_why() {
+    let mut world = world();
+    world.make_volume();
+    let Some(zos_types::Workload::Volume(volume)) =
+        world.deployment.workloads.get_mut(&"d".parse().unwrap())
+    else {
+        panic!()
+    };
+    volume.size = Bytes(2 << 30);
+    world.fail("d", "its copy on q is not whole");
+    assert_eq!(world.words(), "a=pending d=degraded(its copy on q is not whole)");
 }
 
 #[test]

@@ -5,6 +5,7 @@ pub mod farmer;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use zos_types::status::DeploymentStatus;
+use zos_types::volume::SnapshotStatus;
 use zos_types::{Capacity, CloudUnits};
 
 use crate::local::Change;
@@ -46,6 +47,13 @@ pub struct Applied {
 pub struct DeploymentList {
     /// By name.
     pub deployments: Vec<DeploymentStatus>,
+}
+
+/// A volume's snapshots.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotList {
+    /// Oldest first.
+    pub snapshots: Vec<SnapshotStatus>,
 }
 
 /// A deployment that is no longer wanted; its workloads go down.

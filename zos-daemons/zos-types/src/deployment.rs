@@ -21,6 +21,7 @@ use crate::name::Name;
 use crate::origin::OriginName;
 use crate::problem::FieldError;
 use crate::unit::{Bytes, GIB, MIB, TIB};
+use crate::volume::Footprint;
 
 /// The largest body of a deployment, in bytes.
 pub const MAX_BODY: usize = 256 * 1024;
@@ -399,6 +400,36 @@ impl Vm {
     }
 }
 
+impl Volume {
+    /// What is set aside for it: each copy with its checksums and its key. It is more than what is billed.
+    pub fn charged(&self) -> Resources {
+        self.class.holds(Footprint::of(self.size, self.integrity).total())
+    }
+
+    /// What is billed for it: its size, with `repair` twice.
+    pub fn resources(&self) -> Resources {
+        self.class.holds(self.integrity.billed(self.size))
+    }
+}
+
+impl Class {
+    /// So much of this class.
+    pub fn holds(self, size: Bytes) -> Resources {
+        match self {
+            Self::Ssd => Resources { sru: size, ..Resources::default() },
+            Self::Hdd => Resources { hru: size, ..Resources::default() },
+        }
+    }
+}
+
+impl Integrity {
+    /// What is billed for a volume or a snapshot of this size: its copies, not their checksums.
+    pub fn billed(self, size: Bytes) -> Bytes {
+        let copies = Footprint::of(size, self).copies;
+        Bytes(size.0.saturating_mul(copies.into()))
+    }
+}
+
 impl Workload {
     fn from_value(value: Value, pointer: &str) -> Result<Self, FieldError> {
         let Value::Object(mut object) = value else {
@@ -417,11 +448,12 @@ impl Workload {
         }
     }
 
-    /// What it is charged: its resources, a VM with [`Vm::charged`] for its memory.
+    /// What it is charged: its resources, a VM with [`Vm::charged`] for its memory, a volume with
+    /// [`Volume::charged`].
     pub fn charged(&self) -> Resources {
         match self {
             Self::Vm(vm) => Resources { mru: vm.charged(), ..self.resources() },
-            Self::Volume(_) | Self::Share(_) => self.resources(),
+            Self::Volume(volume) | Self::Share(volume) => volume.charged(),
         }
     }
 
@@ -449,10 +481,7 @@ impl Workload {
             Self::Vm(vm) => {
                 Resources { cru: vm.cpu.into(), mru: vm.memory, ..Resources::default() }
             }
-            Self::Volume(volume) | Self::Share(volume) => match volume.class {
-                Class::Ssd => Resources { sru: volume.size, ..Resources::default() },
-                Class::Hdd => Resources { hru: volume.size, ..Resources::default() },
-            },
+            Self::Volume(volume) | Self::Share(volume) => volume.resources(),
         }
     }
 }

@@ -134,6 +134,9 @@ pub struct VolumeStatus {
     /// The snapshot that it is being set back to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restoring: Option<Name>,
+    /// Why it could not be set back, the last time that it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore_error: Option<String>,
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod address;
 mod error;
 mod farmer;
 mod pin;
+mod snapshots;
 mod transport;
 
 use std::fmt;

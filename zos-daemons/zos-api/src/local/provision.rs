@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 use zos_types::capacity::Resources;
 use zos_types::status::DeploymentStatus;
-use zos_types::{CloudUnits, Name, TwinId};
+use zos_types::volume::SnapshotStatus;
+use zos_types::{CloudUnits, Name, TwinId, WorkloadName};
 
-use super::{Change, interface};
+use super::{Change, Done, interface};
 
 interface! {
     /// Deployments.
@@ -46,6 +47,44 @@ interface! {
         /// The twin's signature over it.
         evidence: Evidence,
     ) -> Deleted;
+    /// Keeps a volume as it is now; durable when answered. Unchanged when there is a snapshot of this name.
+    /// `Full` when there is no room for it, or when the volume has as many as it may.
+    TakeSnapshot [Api] (
+        /// Whose it is.
+        twin: TwinId,
+        /// The volume.
+        name: WorkloadName,
+        /// What the snapshot is to be called.
+        snapshot: Name,
+    ) -> Taken;
+    /// A volume's snapshots.
+    ListSnapshots [Api] (
+        /// Whose it is.
+        twin: TwinId,
+        /// The volume.
+        name: WorkloadName,
+    ) -> Snapshots;
+    /// Destroys a snapshot; durable when answered. `Conflict` while something is made from it.
+    DeleteSnapshot [Api] (
+        /// Whose it is.
+        twin: TwinId,
+        /// The volume.
+        name: WorkloadName,
+        /// The snapshot.
+        snapshot: Name,
+    ) -> Done;
+    /// Sets a volume back to a snapshot. Durable when answered, and done after it: the VM that has the
+    /// volume is stopped, and started again when it is done.
+    RestoreSnapshot [Api] (
+        /// Whose it is.
+        twin: TwinId,
+        /// The volume.
+        name: WorkloadName,
+        /// The snapshot.
+        snapshot: Name,
+        /// The twin's signature over it.
+        evidence: Evidence,
+    ) -> SnapshotStatus;
     /// What all twins together hold.
     Usage [Capacity Api Console] -> UsageReply;
 }
@@ -82,6 +121,22 @@ pub struct Deployments {
 pub struct Deleted {
     /// The version that a next one under this name must carry.
     pub next_version: u64,
+}
+
+/// A snapshot, and whether it is new.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Taken {
+    /// Whether anything changed.
+    pub change: Change,
+    /// The snapshot.
+    pub snapshot: SnapshotStatus,
+}
+
+/// A volume's snapshots.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Snapshots {
+    /// Oldest first.
+    pub snapshots: Vec<SnapshotStatus>,
 }
 
 /// What all twins together hold.
