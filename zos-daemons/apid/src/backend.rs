@@ -1,4 +1,4 @@
-//! What the API asks of the rest of the node: three ports.
+//! What the API asks of the rest of the node: four ports.
 //!
 //! Behind them stand the other daemons ([`crate::bus`]), or a node in memory (`crate::fake`).
 
@@ -10,11 +10,15 @@ use tokio::sync::mpsc;
 use zos_api::local::CallError;
 use zos_api::local::capacity::Measured;
 use zos_api::local::init::{Action, Boot, Crash, LogEntries, Unit, UnitDetail};
-use zos_api::local::provision::{Delete, Deleted, Get, List, Put, PutReply, UsageReply};
+use zos_api::local::provision::{
+    Delete, DeleteSnapshot, Deleted, Get, List, ListSnapshots, Put, PutReply, RestoreSnapshot,
+    TakeSnapshot, Taken, UsageReply,
+};
 use zos_api::local::vm::ReadLog;
 use zos_types::Fault;
 use zos_types::machine::Network;
 use zos_types::status::DeploymentStatus;
+use zos_types::volume::SnapshotStatus;
 
 /// A call under way.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -72,6 +76,18 @@ pub trait Deployments: Send + Sync + 'static {
     fn delete(&self, delete: Delete) -> Answer<'_, Deleted>;
     /// A VM's console.
     fn read_log(&self, read: ReadLog) -> Answer<'_, LogStream>;
+}
+
+/// Snapshots of twins' volumes.
+pub trait Snapshots: Send + Sync + 'static {
+    /// Keeps a volume as it is now.
+    fn take(&self, take: TakeSnapshot) -> Answer<'_, Taken>;
+    /// A volume's snapshots.
+    fn list_of(&self, list: ListSnapshots) -> Answer<'_, Vec<SnapshotStatus>>;
+    /// Destroys a snapshot.
+    fn destroy(&self, delete: DeleteSnapshot) -> Answer<'_, ()>;
+    /// Sets a volume back to a snapshot. Answers when it is noted.
+    fn restore(&self, restore: RestoreSnapshot) -> Answer<'_, SnapshotStatus>;
 }
 
 /// How the node is, as far as its parts answered; one that did not is among the faults.

@@ -4,6 +4,7 @@
 //! that everything runs. For tests only; nothing of it is in a node's image.
 
 mod services;
+mod snapshots;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -191,7 +192,8 @@ impl FakeNode {
         let known = kept.get(&(put.twin, put.name.clone()));
         let next = known.map_or(1, |k| k.version + 1);
         let stuck = self.stuck.load(Ordering::Relaxed);
-        let (version, status) = (deployment.version, status(&put.name, deployment, stuck));
+        let (version, mut status) = (deployment.version, status(&put.name, deployment, stuck));
+        snapshots::keep(known.and_then(|known| known.status.as_ref()), &mut status);
         let change = match known {
             Some(Kept { version: same, body: old, status: Some(_) })
                 if *same == version && *old == body =>
@@ -236,7 +238,8 @@ fn status(name: &Name, deployment: Deployment, stuck: bool) -> DeploymentStatus 
             Workload::Volume(_) | Workload::Share(_) => (State::Ready, None),
         };
         let since = Timestamp::UNIX_EPOCH;
-        (name.clone(), WorkloadStatus { address, ..WorkloadStatus::new(state, since) })
+        let volume = workload.volume().map(|(volume, _)| snapshots::made(volume));
+        (name.clone(), WorkloadStatus { address, volume, ..WorkloadStatus::new(state, since) })
     });
     DeploymentStatus { name: name.clone(), workloads: workloads.collect(), deployment }
 }

@@ -32,7 +32,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
-use backend::{Deployments, Machine, Services};
+use backend::{Deployments, Machine, Services, Snapshots};
 use epoch::Epoch;
 pub use farmer::{Farm, Farmer};
 use metrics::Served;
@@ -56,11 +56,12 @@ pub struct Api {
     machine: Arc<dyn Machine>,
     services: Arc<dyn Services>,
     deployments: Arc<dyn Deployments>,
+    snapshots: Arc<dyn Snapshots>,
 }
 
 impl Api {
     /// An API that listens from now on, in a new epoch.
-    pub fn new<N: Machine + Services + Deployments>(
+    pub fn new<N: Machine + Services + Deployments + Snapshots>(
         identity: Identity,
         daemon: &Daemon,
         node: &Arc<N>,
@@ -78,6 +79,7 @@ impl Api {
             machine: Arc::<N>::clone(node),
             services: Arc::<N>::clone(node),
             deployments: Arc::<N>::clone(node),
+            snapshots: Arc::<N>::clone(node),
         }
     }
 }

@@ -68,6 +68,42 @@ async fn anybody_may_see_the_node_and_its_capacity() {
 }
 
 #[tokio::test]
+async fn a_volume_has_snapshots_for_its_twin_alone() {
+    let (_, address, client) = start().await;
+    let (data, monday): (WorkloadName, _) = ("web/data".parse().unwrap(), name("monday"));
+    let status = |error: ClientError| error.problem().unwrap().status;
+    assert_eq!(status(client.take_snapshot(&data, &monday).await.unwrap_err()), 404);
+    client.put(&name("web"), HELLO.as_bytes(), false).await.unwrap();
+
+    let target = "/v1/deployments/web/workloads/data/snapshots/monday";
+    let unsigned = client.exchange("PUT", target, &[], &[]).await.unwrap();
+    assert_eq!(problem(&unsigned).slug(), "signature-missing");
+    let taken = client.take_snapshot(&data, &monday).await.unwrap();
+    assert_eq!((taken.name.as_str(), taken.size.0), ("monday", 1 << 30));
+    assert_eq!(client.take_snapshot(&data, &monday).await.unwrap(), taken);
+    assert_eq!(client.snapshots(&data).await.unwrap().snapshots[..], *std::slice::from_ref(&taken));
+    assert_eq!(client.restore_snapshot(&data, &monday).await.unwrap(), taken);
+    let shown = client.get(&name("web")).await.unwrap();
+    let shown = shown.workloads[&name("data")].volume.clone().unwrap();
+    assert_eq!((shown.snapshots.len(), shown.restoring), (1, None));
+
+    // Another twin's volume is not there; nor is a VM's snapshot, nor one that was never taken.
+    let other = Client::new(address, Some(key(2)));
+    assert_eq!(status(other.snapshots(&data).await.unwrap_err()), 404);
+    assert_eq!(status(other.take_snapshot(&data, &monday).await.unwrap_err()), 404);
+    assert_eq!(status(other.restore_snapshot(&data, &monday).await.unwrap_err()), 404);
+    assert_eq!(status(other.delete_snapshot(&data, &monday).await.unwrap_err()), 404);
+    let vm = "web/hello".parse().unwrap();
+    assert_eq!(status(client.take_snapshot(&vm, &monday).await.unwrap_err()), 404);
+    let friday = name("friday");
+    assert_eq!(status(client.restore_snapshot(&data, &friday).await.unwrap_err()), 404);
+
+    client.delete_snapshot(&data, &monday).await.unwrap();
+    assert_eq!(status(client.delete_snapshot(&data, &monday).await.unwrap_err()), 404);
+    assert!(client.snapshots(&data).await.unwrap().snapshots.is_empty());
+}
+
+#[tokio::test]
 async fn a_deployment_lives_and_dies_by_its_versions() {
     let (_, _, client) = start().await;
     let web = name("web");
@@ -331,6 +367,8 @@ async fn the_description_is_served_and_names_every_route() {
     let document: Value = serde_json::from_slice(response.body()).unwrap();
     let paths: Vec<&str> =
         document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(paths.len(), 13, "{paths:?}");
+    assert!(paths.len() >= 16, "{paths:?}");
+    let snapshots = "/v1/deployments/{name}/workloads/{workload}/snapshots";
+    assert!(paths.contains(&snapshots), "{paths:?}");
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use zos_api::client::Address;
-use zos_types::{Name, WorkloadName};
+use zos_types::{Name, Origin, WorkloadName};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -100,12 +100,22 @@ pub(crate) enum Command {
         /// The deployment.
         name: Name,
     },
-    /// Take a deployment away, with its volumes and what is on them.
-    #[command(after_help = "Examples:\n  zos delete hello")]
+    /// Take a deployment away, with its volumes, their snapshots and what is on them.
+    ///
+    /// At a terminal zos tells what goes with it, and asks; a script is not asked.
+    #[command(after_help = "Examples:\n  zos delete hello\n  zos delete hello --yes")]
     Delete {
         /// The deployment.
         name: Name,
+        #[command(flatten)]
+        sure: Sure,
     },
+    /// Snapshots of your volumes: kept as they were, to go back to or to make other volumes from.
+    ///
+    /// A snapshot is written NAME/VOLUME@SNAPSHOT. The volume's full size is set aside and billed for
+    /// each, and a volume has at most 32. Another volume is made from one by `from` in its deployment.
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
     /// What a VM writes to its console.
     #[command(after_help = "Examples:\n  zos logs hello/hello\n  zos logs hello/hello -f")]
     Logs {
@@ -165,6 +175,59 @@ pub(crate) enum NodeCommand {
   zos node metrics | grep zos_scrape_ok
   zos node metrics > /var/lib/node_exporter/zos.prom")]
     Metrics,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotCommand {
+    /// Keep a volume as it is now, also while its VM runs.
+    ///
+    /// What the guest has written to the disk is in it; what it still holds in memory is not, as after a
+    /// power cut. File systems and databases are made for that; `sync` in the guest before it keeps more.
+    /// One of this name that is there is left as it is.
+    #[command(after_help = "Examples:
+  zos snapshot create web/data@monday
+  zos snapshot create web/data             named by date and time
+  zos snapshot create web/data --json | jq -r .name")]
+    Create {
+        /// The volume, and what the snapshot is to be called: NAME/VOLUME[@SNAPSHOT].
+        snapshot: Origin,
+    },
+    /// Snapshots with their size, when they were taken, and the pool they lie on.
+    #[command(after_help = "Examples:
+  zos snapshot list                        of all your volumes
+  zos snapshot list web/data
+  zos snapshot list --json | jq -r '.snapshots[].name'")]
+    List {
+        /// Of this volume only: NAME/VOLUME.
+        volume: Option<WorkloadName>,
+    },
+    /// Destroy a snapshot. Volumes that were made from it are not touched.
+    #[command(after_help = "Examples:
+  zos snapshot delete web/data@monday
+  zos snapshot delete web/data@monday --yes    for scripts")]
+    Delete {
+        /// The snapshot: NAME/VOLUME@SNAPSHOT.
+        snapshot: Origin,
+        #[command(flatten)]
+        sure: Sure,
+    },
+    /// Set a volume back to a snapshot: what was written to it since is lost. The snapshot stays.
+    ///
+    /// A VM that has the volume is stopped, orderly first, and started again when it is done. zos waits
+    /// for that; the node brings it to its end also when zos is gone.
+    #[command(after_help = "Examples:
+  zos snapshot restore web/data@monday
+  zos snapshot restore web/data@monday --yes   for scripts
+  zos snapshot create web/data@before-restore && zos snapshot restore web/data@monday")]
+    Restore {
+        /// The snapshot: NAME/VOLUME@SNAPSHOT.
+        snapshot: Origin,
+        #[command(flatten)]
+        sure: Sure,
+        /// How long to wait, in seconds; 0: not at all.
+        #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+        timeout: u64,
+    },
 }
 
 /// What can't be undone is asked first.

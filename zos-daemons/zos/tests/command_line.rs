@@ -53,6 +53,44 @@ async fn the_sample_goes_its_way() {
 }
 
 #[tokio::test]
+async fn snapshots_are_made_shown_gone_back_to_and_destroyed() {
+    let place = Place::new().await;
+    std::fs::write(place.path("hello.toml"), HELLO).unwrap();
+    assert_eq!(place.zos(&["apply", "-f", "hello.toml"]).await.code, 0);
+    let made = place.zos(&["snapshot", "create", "hello/data@monday"]).await;
+    assert!(made.text().starts_with("hello/data@monday: 1 GiB as of "), "{made:?}");
+    let named = place.zos(&["snapshot", "create", "hello/data", "--json"]).await.json();
+    let name = named["name"].as_str().unwrap();
+    assert!(name.starts_with("20") && name.len() == 15, "{name}");
+    for list in [vec!["snapshot", "list"], vec!["snapshot", "list", "hello/data"]] {
+        let list = place.zos(&list).await.text();
+        let lines: Vec<&str> = list.lines().collect();
+        assert!(lines.len() == 3 && lines[1].starts_with("hello/data@monday"), "{list}");
+    }
+    let shown = place.zos(&["show", "hello"]).await.text();
+    assert!(shown.contains("hello/data\n  size       1 GiB of ssd\n"), "{shown}");
+    assert!(shown.contains("  snapshot   monday: 1 GiB as of "), "{shown}");
+
+    // What can't be undone is never done unasked; nobody is at this terminal.
+    for command in ["restore", "delete"] {
+        let unasked = place.zos(&["snapshot", command, "hello/data@monday"]).await;
+        assert_eq!(unasked.code, 2, "{unasked:?}");
+        assert!(unasked.stderr.contains("say --yes"), "{unasked:?}");
+        let unnamed = place.zos(&["snapshot", command, "hello/data", "--yes"]).await;
+        assert_eq!(unnamed.code, 2, "{unnamed:?}");
+        let unknown = place.zos(&["snapshot", command, "hello/data@friday", "--yes"]).await;
+        assert_eq!(unknown.code, 4, "{unknown:?}");
+    }
+    let back = place.zos(&["snapshot", "restore", "hello/data@monday", "--yes"]).await;
+    assert!(back.text().starts_with("hello/data is as it was at "), "{back:?}");
+    let gone = place.zos(&["snapshot", "delete", "hello/data@monday", "--yes"]).await;
+    assert_eq!((gone.code, gone.stderr.as_str()), (0, "deleted hello/data@monday\n"));
+    let list = place.zos(&["snapshot", "list", "--json"]).await.json();
+    assert_eq!(list["snapshots"].as_array().unwrap().len(), 1);
+    assert_eq!(list["snapshots"][0]["volume"], "hello/data");
+}
+
+#[tokio::test]
 async fn waiting_ends_and_says_what_is_late() {
     let place = Place::new().await;
     place.node.set_stuck(true);

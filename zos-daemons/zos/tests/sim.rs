@@ -133,3 +133,55 @@ async fn a_farmer_restarts_daemons_and_the_node_and_nothing_is_lost() {
     let (code, _) = run(&node, folder.path(), &["node", "show"]).await;
     assert_eq!(code, 5);
 }
+
+#[tokio::test]
+async fn a_volume_is_kept_gone_back_to_cloned_and_grown() {
+    let place = Place::new().await;
+    place.zos(&["apply", "-f", "hello.toml", "--wait", "--timeout", "30"]).await;
+    place.until(&["logs", "hello/hello"], "boots: 1").await;
+    let made = place.zos(&["snapshot", "create", "hello/data@first"]).await;
+    assert!(made.starts_with("hello/data@first: 1 GiB as of "), "{made}");
+
+    // The guest counts its boots on its disk.
+    let write =
+        |name: &str, text: &str| std::fs::write(place.folder.path().join(name), text).unwrap();
+    let second = HELLO.replace("version = 1", "version = 2").replace("256MiB", "512MiB");
+    write("hello.toml", &second);
+    place.zos(&["apply", "-f", "hello.toml", "--wait", "--timeout", "30"]).await;
+    place.until(&["logs", "hello/hello"], "memory 512 MiB, vda 1024 MiB boots: 2").await;
+    place.zos(&["snapshot", "create", "hello/data@second"]).await;
+
+    // Back to the first: the VM stops, and counts on from there.
+    let back = place.zos(&["snapshot", "restore", "hello/data@first", "--yes"]).await;
+    assert!(back.starts_with("hello/data is as it was at "), "{back}");
+    place.until(&["list"], "1 ready, 1 running").await;
+    place.until(&["logs", "hello/hello"], "memory 512 MiB, vda 1024 MiB boots: 2").await;
+    let shown = place.zos(&["show", "hello"]).await;
+    assert!(shown.contains("snapshot   first: 1 GiB as of "), "{shown}");
+    let listed = place.zos(&["snapshot", "list", "hello/data"]).await;
+    assert_eq!(listed.lines().count(), 3, "{listed}");
+
+    // Another deployment's disk is made from the second one, larger; the first deployment's grows.
+    let clone = HELLO
+        .replace(r#"size = "1GiB""#, "size = \"2GiB\"\nfrom = \"hello/data@second\"")
+        .replace("256MiB", "128MiB");
+    write("copy.toml", &clone);
+    place.zos(&["apply", "-f", "copy.toml", "--wait", "--timeout", "30"]).await;
+    place.until(&["logs", "copy/hello"], "memory 128 MiB, vda 2048 MiB boots: 3").await;
+    let third = second.replace("version = 2", "version = 3").replace("1GiB", "3GiB");
+    write("hello.toml", &third);
+    let used = place.zos(&["apply", "-f", "hello.toml", "--wait", "--timeout", "30"]).await;
+    assert!(used.contains("size       3 GiB of ssd"), "{used}");
+    let smaller = third.replace("version = 3", "version = 4").replace("3GiB", "2GiB");
+    write("hello.toml", &smaller);
+    let (code, said) = run(&place.node, place.folder.path(), &["apply", "-f", "hello.toml"]).await;
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("workloads.data.size: at least 3 GiB"), "{said}");
+
+    place.zos(&["snapshot", "delete", "hello/data@second", "--yes"]).await;
+    // The clone is a volume of its own: what goes with the other's deployment does not touch it.
+    place.zos(&["delete", "hello"]).await;
+    place.until(&["snapshot", "list", "--json"], "\"snapshots\": []").await;
+    assert!(place.zos(&["list"]).await.contains("1 ready, 1 running"));
+    place.fleet.end().await.unwrap();
+}

@@ -8,6 +8,7 @@ mod machine;
 mod node;
 mod service_log;
 mod services;
+mod snapshots;
 mod stream;
 
 use std::sync::Arc;
@@ -35,6 +36,9 @@ fn parts() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .routes(routes!(deployments::list))
         .routes(routes!(deployments::put, deployments::get, deployments::delete))
         .routes(routes!(log::get_log))
+        .routes(routes!(snapshots::list))
+        .routes(routes!(snapshots::put, snapshots::get, snapshots::delete))
+        .routes(routes!(snapshots::restore))
         .routes(routes!(services::list))
         .routes(routes!(services::get))
         .routes(routes!(services::restart))

@@ -9,6 +9,8 @@ mod patience;
 mod power;
 mod service;
 mod service_logs;
+mod snapshot;
+mod sure;
 
 use zos_api::client::Client;
 use zos_api::node::farmer::PowerAction;
@@ -47,7 +49,10 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Apply(apply) => apply::run(&apply, &signing(&global)?, output).await,
         Command::List => deployments::list(&signing(&global)?, output).await,
         Command::Show { name } => deployments::show(&signing(&global)?, &name, output).await,
-        Command::Delete { name } => deployments::delete(&signing(&global)?, &name, output).await,
+        Command::Delete { name, sure } => {
+            deployments::delete(&signing(&global)?, &name, sure, output).await
+        }
+        Command::Snapshot(command) => snapshot::run(command, &signing(&global)?, output).await,
         Command::Logs { workload, follow } => {
             logs::run(&signing(&global)?, &workload, follow, output).await
         }

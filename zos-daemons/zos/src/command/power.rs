@@ -4,15 +4,12 @@
 //!  what runs there? ─▶ ask on the terminal, or --yes ─▶ POST ─▶ the node goes down by itself
 //! ```
 
-use std::io::{self, BufRead, IsTerminal, Write};
-
-use anyhow::bail;
 use zos_api::client::{Client, ClientError};
 use zos_api::node::NodeCapacity;
 use zos_api::node::farmer::PowerAction;
 
+use super::sure::ask;
 use crate::cli::Sure;
-use crate::exit::Usage;
 use crate::output::{Output, plain};
 
 pub(super) async fn run(
@@ -21,20 +18,9 @@ pub(super) async fn run(
     sure: Sure,
     output: Output,
 ) -> anyhow::Result<()> {
-    if !sure.yes {
-        let stdin = io::stdin();
-        if !stdin.is_terminal() {
-            let detail = format!("nobody is there to be asked; say --yes to {}", verb(action));
-            return Err(Usage(detail).into());
-        }
+    if sure.is_asked(verb(action))? {
         let running = running(client.capacity().await)?;
-        eprint!("{running} {} the node? [y/N] ", capital(verb(action)));
-        io::stderr().flush()?;
-        let mut answer = String::new();
-        stdin.lock().read_line(&mut answer)?;
-        if !is_yes(&answer) {
-            bail!("nothing was done");
-        }
+        ask(&format!("{running} {} the node?", capital(verb(action))))?;
     }
     let power = client.power(action).await?;
     output.show(&power, || {
@@ -70,26 +56,11 @@ fn running(capacity: Result<NodeCapacity, ClientError>) -> Result<String, Client
     }
 }
 
-fn is_yes(answer: &str) -> bool {
-    matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
-}
-
 #[cfg(test)]
 mod tests {
     use zos_types::Problem;
 
     use super::*;
-
-    #[test]
-    fn only_a_clear_yes_is_one() {
-        let check = |answer: &str, yes: bool| assert_eq!(is_yes(answer), yes, "{answer:?}");
-        check("y\n", true);
-        check(" YES \n", true);
-        check("\n", false);
-        check("", false); // the terminal was closed
-        check("n\n", false);
-        check("yo\n", false);
-    }
 
     #[test]
     fn what_runs_is_told_or_that_it_is_not_known() {
