@@ -17,12 +17,25 @@ pub struct Disk {
     pub path: PathBuf,
     /// How it is attached.
     pub interface: Interface,
-    /// Whether every read fails.
-    pub unreadable: bool,
+    /// What of it fails.
+    pub broken: Broken,
     /// Whether it is left out at the start, for [`crate::Machine::plug`].
     pub unplugged: bool,
     /// Where everything that it is told is written down, if it is.
     pub record: Option<PathBuf>,
+}
+
+/// What of a disk fails, each time it is tried, with EIO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// Nothing.
+    Nothing,
+    /// Every read.
+    Reads,
+    /// Every write.
+    Writes,
+    /// Each read of the sector at this byte.
+    Sector(u64),
 }
 
 /// How a disk is attached.
@@ -44,7 +57,7 @@ impl Disk {
             id: id.into(),
             path,
             interface: Interface::Nvme,
-            unreadable: false,
+            broken: Broken::Nothing,
             unplugged: false,
             record: None,
         }
@@ -59,7 +72,19 @@ impl Disk {
     /// The same, each read of which fails with EIO.
     #[must_use]
     pub fn unreadable(self) -> Self {
-        Self { unreadable: true, ..self }
+        Self { broken: Broken::Reads, ..self }
+    }
+
+    /// The same, each write to which fails with EIO.
+    #[must_use]
+    pub fn unwritable(self) -> Self {
+        Self { broken: Broken::Writes, ..self }
+    }
+
+    /// The same with a sector that can't be read, at this byte.
+    #[must_use]
+    pub fn bad_sector(self, at: u64) -> Self {
+        Self { broken: Broken::Sector(at), ..self }
     }
 
     /// The same, not there yet when the machine starts.
@@ -91,10 +116,18 @@ impl Disk {
     #[must_use]
     pub fn blockdev(&self) -> Value {
         let file = json!({"driver": "file", "filename": self.path, "discard": "unmap"});
-        let below = if self.unreadable {
-            // blkdebug: every read that reaches it answers EIO (5), as often as it is tried.
-            let errors = json!([{"event": "none", "iotype": "read", "errno": 5, "once": false}]);
-            json!({"driver": "blkdebug", "image": file, "inject-error": errors})
+        let below = if self.broken != Broken::Nothing {
+            // blkdebug: what reaches it answers EIO (5), as often as it is tried.
+            let (kind, sector) = match self.broken {
+                Broken::Writes => ("write", None),
+                Broken::Sector(at) => ("read", Some(at / 512)),
+                Broken::Reads | Broken::Nothing => ("read", None),
+            };
+            let mut error = json!({"event": "none", "iotype": kind, "errno": 5, "once": false});
+            if let Some(sector) = sector {
+                error["sector"] = sector.into();
+            }
+            json!({"driver": "blkdebug", "image": file, "inject-error": [error]})
         } else if let Some(log) = &self.record {
             // The log is all that counts, so what lies below needs no flush. Without one a flush is written down at the
             // moment it comes: only what was answered by then stands before it.
@@ -184,6 +217,15 @@ mod tests {
         let rule = &disk.blockdev()["file"]["inject-error"][0];
         assert_eq!((&rule["iotype"], &rule["errno"]), (&json!("read"), &json!(5)));
         assert_eq!(Disk::new("a", "a.img".into()).blockdev()["file"]["driver"], "file");
+    }
+
+    #[test]
+    fn a_bad_sector_is_one() {
+        let disk = Disk::new("a", "a.img".into()).bad_sector(1 << 20);
+        let rule = &disk.blockdev()["file"]["inject-error"][0];
+        assert_eq!((&rule["iotype"], &rule["sector"]), (&json!("read"), &json!(2048)));
+        let rule = &Disk::new("a", "a.img".into()).unwritable().blockdev()["file"]["inject-error"];
+        assert_eq!((&rule[0]["iotype"], &rule[0]["sector"]), (&json!("write"), &Value::Null));
     }
 
     #[test]

@@ -16,6 +16,8 @@
 //!  sandbox    what a service may not, in its fence
 //!  supervision  bad services, bad unit files and bad callers disturb nobody else
 //!  evidence   a machine that dies comes back, and knows why it died
+//!  disk_faults  disks that vanish, fail, are full, or claim what is another's
+//!  kills      QEMU killed at any moment, and a full boot after each
 //!  powercut   the power cut at any moment: nothing acknowledged is lost, nothing is unreadable
 //!  chaos      daemons killed at any moment: nothing acknowledged is lost, no VM is touched
 //! ```
@@ -29,10 +31,12 @@ mod bad_input;
 mod boot;
 mod chaos;
 mod debian;
+mod disk_faults;
 mod disks;
 mod evidence;
 mod hostile;
 mod jail;
+mod kills;
 mod log;
 mod powercut;
 mod quarantine;
