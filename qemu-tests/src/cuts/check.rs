@@ -90,9 +90,7 @@ impl Bench {
         }
         let pools_of: Vec<&Pool> = pools.iter().map(|open| &open.pool).collect();
         let key = state::look(&pools_of, &mut found)?;
-        for pool in pools_of {
-            volumes::look(pool, key.as_ref(), &mut found)?;
-        }
+        volumes::look(&pools_of, key.as_ref(), &mut found)?;
         for open in pools {
             if let Some(wrong) = open.close(&self.places.btrfs)? {
                 found.wrong.push(wrong);

@@ -19,6 +19,8 @@ pub enum About {
     End,
     /// A volume: its size in bytes.
     Volume(TwinId, WorkloadName),
+    /// A snapshot of a volume: its size in bytes.
+    Snapshot(TwinId, WorkloadName, Name),
     /// A deployment: its version.
     Deployment(TwinId, Name),
     /// The number that the guest wrote last, and synced, on a volume: at least this.
@@ -31,6 +33,9 @@ impl std::fmt::Display for About {
             Self::Node => f.write_str("the node"),
             Self::End => f.write_str("the run's end"),
             Self::Volume(twin, name) => write!(f, "volume {name} of {}", twin.short()),
+            Self::Snapshot(twin, volume, name) => {
+                write!(f, "snapshot {volume}@{name} of {}", twin.short())
+            }
             Self::Deployment(twin, name) => write!(f, "deployment {name} of {}", twin.short()),
             Self::Number(twin, name) => write!(f, "the number on {name} of {}", twin.short()),
         }

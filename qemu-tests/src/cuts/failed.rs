@@ -23,7 +23,7 @@ pub struct Failed {
 /// All of them.
 pub const FAILED: &[Failed] = &[
     Failed {
-        step: "volume direct/v5 going",
+        step: "volume direct/v3 going",
         part: 300,
         seed: 15_137_155_071_961_474_719,
         found: "the sweep left a volume's record.new",

@@ -1,8 +1,8 @@
 //! What a recorded node is asked to do.
 //!
 //! ```text
-//!  adoption, key ─▶ volumes made and destroyed ┐ at once         ─▶ a VM writes and syncs ─▶ all of it deleted ─▶ off
-//!                   deployments come and go    ┘
+//!  adoption, key ─▶ volumes made, grown, kept, set back, copied, destroyed ┐ at once ─▶ a VM writes and syncs ─▶ off
+//!                   deployments come, change and go                        ┘
 //! ```
 
 use std::net::{IpAddr, SocketAddr};
@@ -47,7 +47,7 @@ pub fn record(scene: &mut Scene, disks: usize) -> Result<Recording> {
     let api = twin.api(&node)?;
     std::thread::scope(|threads| -> Result<()> {
         let churn = threads.spawn(|| deployments(&recorder, &api, twin.id()));
-        volumes(&recorder, node.probe()?, direct)?;
+        volumes(&recorder, node.probe()?, direct, disks)?;
         churn.join().ok().context("the twin's thread panicked")?
     })?;
     guest(&recorder, &mut node, &api, twin.id())?;
@@ -58,22 +58,95 @@ pub fn record(scene: &mut Scene, disks: usize) -> Result<Recording> {
     recorder.end()
 }
 
-/// Volumes made and destroyed by storaged's own calls.
-fn volumes(recorder: &Recorder, probe: &mut Probe, twin: TwinId) -> Result<()> {
-    for round in 0..6 {
+/// storaged, by its own calls.
+struct Storage<'a> {
+    recorder: &'a Recorder,
+    probe: &'a mut Probe,
+    twin: TwinId,
+}
+
+impl Storage<'_> {
+    /// Has a thing become so, by a call with these parameters beside twin and name.
+    fn call(
+        &mut self,
+        about: About,
+        is: Option<u64>,
+        method: &str,
+        name: &WorkloadName,
+        more: Value,
+    ) -> Result<()> {
+        let mut parameters = json!({"twin": self.twin, "name": name});
+        if let (Some(all), Value::Object(more)) = (parameters.as_object_mut(), more) {
+            all.extend(more);
+        }
+        let asked = self.recorder.ask(about, is.map(|is| is.to_string()))?;
+        self.probe.varlink("storage", &format!("org.zos.Storage.{method}"), parameters)?;
+        self.recorder.done(&asked)
+    }
+
+    fn create(
+        &mut self,
+        name: &WorkloadName,
+        size: u64,
+        integrity: &str,
+        from: Option<&str>,
+    ) -> Result<()> {
+        let about = About::Volume(self.twin, name.clone());
+        let wanted = json!({"size": size, "class": CLASS, "integrity": integrity, "key": "node",
+            "holds": "disk", "from": from});
+        self.call(about, Some(size), "CreateVolume", name, wanted)
+    }
+
+    fn delete(&mut self, name: &WorkloadName) -> Result<()> {
+        let about = About::Volume(self.twin, name.clone());
+        self.call(about, None, "DeleteVolume", name, json!({}))
+    }
+}
+
+/// Volumes of each kind: made, grown, kept, set back, copied, destroyed.
+fn volumes(recorder: &Recorder, probe: &mut Probe, twin: TwinId, disks: usize) -> Result<()> {
+    let mut storage = Storage { recorder, probe, twin };
+    for round in 0..4 {
         let name: WorkloadName = format!("direct/v{round}").parse()?;
-        let size = (4 << (round % 4)) * MIB;
-        let about = || About::Volume(twin, name.clone());
-        let asked = recorder.ask(about(), Some(size.to_string()))?;
-        let wanted = json!({"twin": twin, "name": name, "size": size, "class": CLASS,
-            "integrity": "none", "key": "node"});
-        probe.varlink("storage", "org.zos.Storage.CreateVolume", wanted)?;
-        recorder.done(&asked)?;
+        let size = (4 << round) * MIB;
+        let integrity = match round % 3 {
+            0 => "none",
+            1 => "detect",
+            // Its two legs lie on two disks.
+            _ if disks > 1 => "repair",
+            _ => "none",
+        };
+        storage.create(&name, size, integrity, None)?;
+        let grown = size + 4 * MIB;
+        let about = About::Volume(twin, name.clone());
+        storage.call(about, Some(grown), "GrowVolume", &name, json!({"size": grown}))?;
+        let snapshot =
+            |of: &str| -> Result<About> { Ok(About::Snapshot(twin, name.clone(), of.parse()?)) };
+        for of in ["one", "two"] {
+            storage.call(
+                snapshot(of)?,
+                Some(grown),
+                "TakeSnapshot",
+                &name,
+                json!({"snapshot": of}),
+            )?;
+        }
+        let same = About::Volume(twin, name.clone());
+        storage.call(same, Some(grown), "RestoreSnapshot", &name, json!({"snapshot": "one"}))?;
+        storage.call(
+            snapshot("one")?,
+            None,
+            "DeleteSnapshot",
+            &name,
+            json!({"snapshot": "one"}),
+        )?;
+        let copy: WorkloadName = format!("direct/c{round}").parse()?;
+        storage.create(&copy, grown, integrity, Some(&format!("{name}@two")))?;
         if round % 2 == 1 {
-            let asked = recorder.ask(about(), None)?;
-            let gone = json!({"twin": twin, "name": name});
-            probe.varlink("storage", "org.zos.Storage.DeleteVolume", gone)?;
-            recorder.done(&asked)?;
+            let with_it = recorder.ask(snapshot("two")?, None)?;
+            storage.delete(&name)?;
+            recorder.done(&with_it)?;
+            storage.delete(&copy)?;
         }
     }
     Ok(())

@@ -3,76 +3,102 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::PathBuf;
 
 use aes::Aes256;
 use aes::cipher::{Array, KeyInit as _};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use ed25519_dalek::SigningKey;
 use identityd::seal::Sealer;
 use identityd::wrap::Wraps;
 use storaged::pool::Pool;
-use storaged::volume::files::{self, Files, Record};
+use storaged::volume::Volumes;
+use storaged::volume::files::{Files, Part};
 use xts_mode::{Xts128, get_tweak_default};
+use zos_api::local::storage::Volume;
+use zos_types::deployment::Integrity;
+use zos_types::volume::VolumeState;
 
 use super::check::Found;
 use super::facts::About;
 
-/// What stands beside a volume's bytes, by its ending.
-const SIDES: [&str; 2] = ["key", "json"];
 /// Where the guest of `builtin:hello` writes its numbers, a sector each (`zos-guest/src/writer.rs`).
 const RING: (u64, usize) = (8192, 64);
 const SECTOR: usize = 512;
 
-/// Sweeps a pool, and looks at each volume.
-pub(super) fn look(pool: &Pool, key: Option<&SigningKey>, found: &mut Found) -> Result<()> {
-    let (records, unreadable) = files::sweep(&pool.root).context("sweep the volumes")?;
-    found.wrong.extend(unreadable);
-    let mut known = BTreeSet::new();
-    for record in &records {
-        let files = Files::of(&pool.root, &record.twin, &record.name);
-        known.insert(files.data());
-        known.extend(
-            SIDES.map(|side| {
-                files.data().with_file_name(format!("{}.{side}", record.name.dotted()))
-            }),
-        );
-        let about = About::Volume(record.twin, record.name.clone());
-        if let Err(error) = whole(record, &files, key, found) {
-            found.wrong.push(format!("{about}: {error:#}"));
-        }
-        found.is.insert(about, record.size.0.to_string());
+/// Takes in the pools as storaged does, and looks at each volume.
+pub(super) fn look(pools: &[&Pool], key: Option<&SigningKey>, found: &mut Found) -> Result<()> {
+    let volumes = Volumes::default();
+    for pool in pools {
+        found.wrong.extend(volumes.add_pool((*pool).clone()).context("take in a pool")?);
     }
-    for folder in fs::read_dir(pool.root.join("@volumes")).context("list the volumes")? {
-        for file in fs::read_dir(folder?.path()).context("list a twin's volumes")? {
-            let path = file?.path();
-            // A record that was being written again keeps its new form beside it until the next writing.
-            let again = path.extension().is_some_and(|ending| ending == "new")
-                && known.contains(&path.with_extension(""));
-            if !known.contains(&path) && !again {
-                found.wrong.push(format!("left after the sweep: {}", path.display()));
+    let mut known = BTreeSet::new();
+    for volume in volumes.list() {
+        let about = About::Volume(volume.twin, volume.name.clone());
+        if volume.condition.state == VolumeState::Broken {
+            found.wrong.push(format!("{about}: {:?}", volume.condition));
+        }
+        for pool in pools.iter().filter(|pool| volume.pools.contains(&pool.header.pool)) {
+            let files = Files::of(&pool.root, &volume.twin, &volume.name);
+            known.extend(beside(&files, volume.integrity));
+            if let Err(error) = whole(&volume, &files, key, found) {
+                found.wrong.push(format!("{about}: {error:#}"));
+            }
+        }
+        found.is.insert(about, volume.size.0.to_string());
+    }
+    for shot in volumes.snapshots(None) {
+        let about = About::Snapshot(shot.twin, shot.volume.clone(), shot.name.clone());
+        for pool in pools {
+            let files = Files::of(&pool.root, &shot.twin, &shot.volume).snapshot(&shot.name);
+            if fs::metadata(files.data()).is_ok_and(|data| data.len() != shot.size.0) {
+                found.wrong.push(format!("{about}: it has another size than {}", shot.size));
+            }
+            known.extend(beside(&files, Integrity::Repair));
+        }
+        found.is.insert(about, shot.size.0.to_string());
+    }
+    for pool in pools {
+        for folder in fs::read_dir(pool.root.join("@volumes")).context("list the volumes")? {
+            for file in fs::read_dir(folder?.path()).context("list a twin's volumes")? {
+                let path = file?.path();
+                if !known.contains(&path) {
+                    found.wrong.push(format!("left after the sweep: {}", path.display()));
+                }
             }
         }
     }
     Ok(())
 }
 
+/// The files that a volume may have.
+fn beside(files: &Files, integrity: Integrity) -> Vec<PathBuf> {
+    let name = files.data().file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let side = |side: &str| files.data().with_file_name(format!("{name}.{side}"));
+    let parts = Part::of(integrity).iter().map(|part| files.part(*part));
+    parts.chain(["key", "json"].map(side)).collect()
+}
+
 /// Its bytes are allocated in full, and its key opens.
 fn whole(
-    record: &Record,
+    volume: &Volume,
     files: &Files,
     key: Option<&SigningKey>,
     found: &mut Found,
 ) -> Result<()> {
-    let about = fs::metadata(files.data()).context("its bytes")?;
-    anyhow::ensure!(about.len() == record.size.0, "it has {} bytes", about.len());
-    anyhow::ensure!(about.blocks() * 512 >= record.size.0, "it is not allocated in full");
+    for part in Part::of(volume.integrity) {
+        let (about, size) = (fs::metadata(files.part(*part)), part.size(volume.size).0);
+        let about = about.with_context(|| format!("its {part:?}"))?;
+        ensure!(about.len() >= size, "its {part:?} has {} bytes", about.len());
+        ensure!(about.blocks() * 512 >= size, "its {part:?} is not allocated in full");
+    }
     let sealed = files.read_key().context("its key")?;
     let node = key.context("there is a volume, and no key of the node")?;
-    let context = format!("volume:{}/{}", record.twin, record.name);
+    let context = format!("volume:{}/{}", volume.twin, volume.name);
     let secret =
         Sealer::new(node, &Wraps::default()).unseal(&context, &sealed).context("its key")?;
     if let Some(number) = highest(&File::open(files.data())?, &secret)? {
-        found.is.insert(About::Number(record.twin, record.name.clone()), number.to_string());
+        found.is.insert(About::Number(volume.twin, volume.name.clone()), number.to_string());
     }
     Ok(())
 }

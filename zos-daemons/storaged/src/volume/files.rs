@@ -484,8 +484,9 @@ fn sweep_twin(
     for path in &files {
         let Some(owner) = owner(path) else { continue };
         let volume = owner.split('@').next().unwrap_or_default();
-        // A snapshot goes with its volume.
-        if !kept.contains(&owner) || !kept.iter().any(|kept| kept == volume) {
+        // A snapshot goes with its volume; and what was not renamed yet was not acknowledged either.
+        let unfinished = file_name(path).ends_with(".new");
+        if unfinished || !kept.contains(&owner) || !kept.iter().any(|kept| kept == volume) {
             tracing::info!("sweeping up {}, which was never acknowledged", file_name(path));
             remove(path)?;
         }
@@ -542,6 +543,18 @@ mod tests {
         files.allocate(record.size, record.integrity, &in_full).unwrap();
         files.write_key(b"sealed").unwrap();
         files.write_record(record).unwrap();
+    }
+
+    #[test]
+    fn what_was_not_renamed_yet_is_swept_up_beside_a_volume_that_is_kept() {
+        let root = pool();
+        let record = record("web/data");
+        make(root.path(), &record);
+        let folder = root.path().join("@volumes").join(TWIN);
+        fs::write(folder.join("web.data.json.new"), "{").unwrap();
+        fs::write(folder.join("web.data.key.new"), "sea").unwrap();
+        assert_eq!(sweep(root.path(), "p").unwrap().records, [record]);
+        assert_eq!(left(root.path()), 3);
     }
 
     fn left(root: &Path) -> usize {
