@@ -74,6 +74,8 @@ impl Bench {
             memory: folder.join("memory"),
             mkfs: tool("mkfs.btrfs"),
             btrfs: tool("btrfs"),
+            // Nobody asks for health here.
+            smartctl: tool("smartctl"),
         };
         Self { places }
     }
