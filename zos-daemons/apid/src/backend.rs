@@ -1,4 +1,4 @@
-//! What the API asks of the rest of the node: four ports.
+//! What the API asks of the rest of the node, port by port.
 //!
 //! Behind them stand the other daemons ([`crate::bus`]), or a node in memory (`crate::fake`).
 
@@ -9,16 +9,18 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use zos_api::local::CallError;
 use zos_api::local::capacity::Measured;
+use zos_api::local::identity::PublicSealingKey;
 use zos_api::local::init::{Action, Boot, Crash, LogEntries, Unit, UnitDetail};
 use zos_api::local::provision::{
     Delete, DeleteSnapshot, Deleted, Get, List, ListSnapshots, Put, PutReply, RestoreSnapshot,
     TakeSnapshot, Taken, UsageReply,
 };
+use zos_api::local::storage::{DescribeKey, UnlockVolume};
 use zos_api::local::vm::ReadLog;
 use zos_types::Fault;
 use zos_types::machine::Network;
 use zos_types::status::DeploymentStatus;
-use zos_types::volume::SnapshotStatus;
+use zos_types::volume::{SnapshotStatus, VolumeKey};
 
 /// A call under way.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -88,6 +90,16 @@ pub trait Snapshots: Send + Sync + 'static {
     fn destroy(&self, delete: DeleteSnapshot) -> Answer<'_, ()>;
     /// Sets a volume back to a snapshot. Answers when it is noted.
     fn restore(&self, restore: RestoreSnapshot) -> Answer<'_, SnapshotStatus>;
+}
+
+/// Keys of volumes that twins hold.
+pub trait Keys: Send + Sync + 'static {
+    /// The key that twins seal to.
+    fn sealing_key(&self) -> Answer<'_, PublicSealingKey>;
+    /// What is known of a volume's key.
+    fn describe(&self, describe: DescribeKey) -> Answer<'_, VolumeKey>;
+    /// Opens a volume with a key.
+    fn unlock(&self, unlock: UnlockVolume) -> Answer<'_, ()>;
 }
 
 /// How the node is, as far as its parts answered; one that did not is among the faults.

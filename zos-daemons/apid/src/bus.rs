@@ -1,6 +1,7 @@
 //! The ports over local calls: each bounded, so that a part that hangs hangs nobody else.
 
 mod farmer;
+mod keys;
 mod snapshots;
 
 use std::time::Duration;

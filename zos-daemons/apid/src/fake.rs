@@ -3,6 +3,7 @@
 //! It judges a deployment as `provisiond` does, by [`Deployment::from_json`], and then says at once
 //! that everything runs. For tests only; nothing of it is in a node's image.
 
+mod keys;
 mod services;
 mod snapshots;
 
@@ -16,6 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use ed25519_dalek::{Signer, SigningKey};
 use jiff::Timestamp;
+use keys::FakeKeys;
 use rcgen::{
     CertificateParams, DistinguishedName, Issuer, PKCS_ECDSA_P256_SHA256, PKCS_ED25519,
     PublicKeyData, SerialNumber, SignatureAlgorithm, date_time_ymd,
@@ -58,6 +60,7 @@ pub struct FakeNode {
     stuck: Arc<AtomicBool>,
     kept: Arc<Mutex<AllKept>>,
     init: Arc<FakeInit>,
+    keys: Arc<FakeKeys>,
     settings: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
@@ -95,6 +98,7 @@ impl FakeNode {
     pub fn new(seed: u8) -> Self {
         let key = SigningKey::from_bytes(&[seed; 32]);
         Self {
+            keys: Arc::new(FakeKeys::new(&key)),
             key,
             silent: Arc::default(),
             stuck: Arc::default(),
@@ -216,7 +220,7 @@ impl FakeNode {
 
     fn find(&self, twin: TwinId, name: &Name) -> Result<DeploymentStatus, CallError> {
         match self.kept()?.get(&(twin, name.clone())) {
-            Some(Kept { status: Some(status), .. }) => Ok(status.clone()),
+            Some(Kept { status: Some(status), .. }) => Ok(self.keys.shown(twin, status)),
             Some(Kept { version, .. }) => Err(CallError::Conflict {
                 detail: "it was deleted".into(),
                 next_version: Some(version + 1),

@@ -32,7 +32,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
-use backend::{Deployments, Machine, Services, Snapshots};
+use backend::{Deployments, Keys, Machine, Services, Snapshots};
 use epoch::Epoch;
 pub use farmer::{Farm, Farmer};
 use metrics::Served;
@@ -57,11 +57,12 @@ pub struct Api {
     services: Arc<dyn Services>,
     deployments: Arc<dyn Deployments>,
     snapshots: Arc<dyn Snapshots>,
+    keys: Arc<dyn Keys>,
 }
 
 impl Api {
     /// An API that listens from now on, in a new epoch.
-    pub fn new<N: Machine + Services + Deployments + Snapshots>(
+    pub fn new<N: Machine + Services + Deployments + Snapshots + Keys>(
         identity: Identity,
         daemon: &Daemon,
         node: &Arc<N>,
@@ -80,6 +81,7 @@ impl Api {
             services: Arc::<N>::clone(node),
             deployments: Arc::<N>::clone(node),
             snapshots: Arc::<N>::clone(node),
+            keys: Arc::<N>::clone(node),
         }
     }
 }

@@ -62,3 +62,19 @@ pub struct Deleted {
     /// The version that the next deployment of this name must carry.
     pub next_version: u64,
 }
+
+/// A volume's key, handed over.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyHandover {
+    /// HPKE (RFC 9180, base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, ChaCha20-Poly1305) to the node's sealing
+    /// key: encapsulated key and ciphertext of the 64 bytes, in base64. `info` is `zos:handover:v1`, the additional
+    /// data `zos:volume-key:<node>:<twin>/<deployment>/<workload>`.
+    pub sealed: String,
+}
+
+impl std::fmt::Debug for KeyHandover {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("KeyHandover(..)")
+    }
+}

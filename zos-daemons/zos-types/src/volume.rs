@@ -96,6 +96,20 @@ impl Footprint {
     }
 }
 
+/// What is known of a volume's key, without the key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct VolumeKey {
+    /// Who holds it.
+    pub holder: KeyHolder,
+    /// With `twin`: what the key is derived with from the twin's own, 32 bytes in base64. It is no secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub salt: Option<String>,
+    /// With `twin`: whether a key was ever handed over. The first one is the volume's from then on.
+    pub given: bool,
+    /// Whether the volume waits for its key.
+    pub locked: bool,
+}
+
 /// A snapshot of a volume, as its twin sees it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct SnapshotStatus {

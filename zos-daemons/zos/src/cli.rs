@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use zos_api::client::Address;
-use zos_types::{Name, Origin, WorkloadName};
+use zos_types::{Name, NodeId, Origin, WorkloadName};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -116,6 +116,17 @@ pub(crate) enum Command {
     /// each, and a volume has at most 32. Another volume is made from one by `from` in its deployment.
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+    /// Hand over the key of a volume that waits for it.
+    ///
+    /// A volume with `key = "twin"` is closed after each boot of the node, until its twin opens it. The key is made
+    /// from your twin's key, or taken from a file; the first one that is handed over is the volume's for good. It
+    /// goes to the node sealed, and the node keeps it in its kernel's memory alone.
+    #[command(after_help = "Examples:
+  zos unlock web/data
+  zos unlock web/data --key-file data.key     64 bytes: head -c 64 /dev/urandom > data.key
+  zos unlock web/data --made-on <node id>     a volume that came from another node, with its disk
+  zos apply -f web.toml --wait                opens what is locked by itself")]
+    Unlock(Unlock),
     /// What a VM writes to its console.
     #[command(after_help = "Examples:\n  zos logs hello/hello\n  zos logs hello/hello -f")]
     Logs {
@@ -332,6 +343,18 @@ fn ago(text: &str) -> Result<Duration, String> {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Unlock {
+    /// The volume: NAME/VOLUME.
+    pub(crate) volume: WorkloadName,
+    /// The key: a file of 64 bytes; else it is made from your twin's key.
+    #[arg(long, value_name = "FILE", conflicts_with = "made_on")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// The node that the volume was made on, if it isn't this one.
+    #[arg(long, value_name = "ID")]
+    pub(crate) made_on: Option<NodeId>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Apply {
     /// The deployment's file; - is standard input.
     #[arg(short, long, value_name = "FILE")]
@@ -342,7 +365,7 @@ pub(crate) struct Apply {
     /// Judge only: nothing is changed.
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Wait until everything runs.
+    /// Wait until everything runs. Volumes that wait for a key made from your twin's are opened.
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) wait: bool,
     /// How long to wait, in seconds.

@@ -3,6 +3,7 @@
 
 mod deployments;
 mod document;
+mod keys;
 mod log;
 mod machine;
 mod node;
@@ -39,6 +40,8 @@ fn parts() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .routes(routes!(snapshots::list))
         .routes(routes!(snapshots::put, snapshots::get, snapshots::delete))
         .routes(routes!(snapshots::restore))
+        .routes(routes!(keys::get_sealing_key))
+        .routes(routes!(keys::get_key, keys::put_key))
         .routes(routes!(services::list))
         .routes(routes!(services::get))
         .routes(routes!(services::restart))

@@ -12,6 +12,7 @@
 mod address;
 mod error;
 mod farmer;
+mod keys;
 mod pin;
 mod snapshots;
 mod transport;

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use zos_types::deployment::{Class, Content, Integrity, KeyHolder};
 use zos_types::disk::{Disk, Pool};
-use zos_types::volume::{Sealing, VolumeCondition};
+use zos_types::volume::{Sealing, VolumeCondition, VolumeKey};
 use zos_types::{Bytes, Name, NodeId, Origin, TwinId, WorkloadName};
 
 use super::init::Crashes;
@@ -105,6 +105,23 @@ interface! {
         /// Which.
         name: WorkloadName,
     ) -> Volume;
+    /// What is known of a volume's key.
+    DescribeKey [Api] (
+        /// Whose it is.
+        twin: TwinId,
+        /// Which.
+        name: WorkloadName,
+    ) -> VolumeKey;
+    /// Opens a volume with the key that its twin hands over; the first one is the volume's from then on. Durable when
+    /// answered. `Invalid` when it can't be opened, or is no key; `Conflict` when it is another than the volume's.
+    UnlockVolume [Api] (
+        /// Whose it is.
+        twin: TwinId,
+        /// Which.
+        name: WorkloadName,
+        /// Sealed to identityd's present key for this volume, in base64.
+        sealed: String,
+    ) -> Done;
     /// Takes the block device away again, once its user has gone. `Busy` while it is in use.
     CloseVolume [Vm Provision] (
         /// Whose it is.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  file ─▶ version: the file's, else the one that is due ─▶ PUT ─▶ what changed
-//!                                                            └ --wait ─▶ GET … until all run
+//!                                                            └ --wait ─▶ GET … until all run; what is locked is opened
 //! ```
 
 use std::collections::BTreeMap;
@@ -12,11 +12,13 @@ use tokio::time::{Instant, sleep};
 use zos_api::client::{Client, ClientError};
 use zos_api::local::Change;
 use zos_api::node::Applied;
-use zos_types::status::DeploymentStatus;
-use zos_types::{Deployment, Name};
+use zos_types::deployment::KeyHolder;
+use zos_types::status::{DeploymentStatus, State};
+use zos_types::{Deployment, Name, Workload, WorkloadName};
 
 use super::deployments::{detail, text};
 use super::patience::passes;
+use super::unlock::hand_over;
 use crate::cli::Apply;
 use crate::deployment_file::DeploymentFile;
 use crate::exit::NotInTime;
@@ -100,6 +102,9 @@ async fn wait(client: &Client, name: &Name, bound: Duration) -> anyhow::Result<D
                     let state = format!("{} {}", now.state.word(), detail(&now.state));
                     tell(format!("{name}/{workload}"), state.trim_end().to_owned());
                 }
+                if open_locked(client, &status).await? {
+                    continue;
+                }
                 match late(&status) {
                     None => return Ok(status),
                     Some(late) => late,
@@ -118,6 +123,29 @@ async fn wait(client: &Client, name: &Name, bound: Duration) -> anyhow::Result<D
         }
         sleep(ASK).await;
     }
+}
+
+/// Hands over the keys of volumes that wait for them, made from the twin's key; tells whether there were any.
+async fn open_locked(client: &Client, status: &DeploymentStatus) -> anyhow::Result<bool> {
+    let mut any = false;
+    for (workload, now) in &status.workloads {
+        let wanted = status.deployment.workloads.get(workload);
+        let Some(Workload::Volume(kept) | Workload::Share(kept)) = wanted else { continue };
+        if kept.key != KeyHolder::Twin || !matches!(now.state, State::Locked { .. }) {
+            continue;
+        }
+        let (deployment, workload) = (status.name.clone(), workload.clone());
+        let volume = WorkloadName { deployment, workload };
+        match hand_over(client, &volume, None, None).await {
+            Ok(_) => any = true,
+            Err(error) if error.downcast_ref().is_some_and(passes) => {}
+            Err(error) => {
+                let hint = format!("open {volume}; `zos unlock --help` tells of other keys");
+                return Err(error.context(hint));
+            }
+        }
+    }
+    Ok(any)
 }
 
 /// The workloads that are not yet as they should be; none when all are.

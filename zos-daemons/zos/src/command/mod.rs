@@ -11,6 +11,7 @@ mod service;
 mod service_logs;
 mod snapshot;
 mod sure;
+mod unlock;
 
 use zos_api::client::Client;
 use zos_api::node::farmer::PowerAction;
@@ -53,6 +54,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
             deployments::delete(&signing(&global)?, &name, sure, output).await
         }
         Command::Snapshot(command) => snapshot::run(command, &signing(&global)?, output).await,
+        Command::Unlock(unlock) => unlock::run(&unlock, &signing(&global)?, output).await,
         Command::Logs { workload, follow } => {
             logs::run(&signing(&global)?, &workload, follow, output).await
         }
