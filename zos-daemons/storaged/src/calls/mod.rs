@@ -9,6 +9,7 @@
 
 mod boot;
 mod disks;
+mod keys;
 mod snapshots;
 mod volumes;
 

@@ -11,6 +11,7 @@ use zos_types::deployment::Content;
 use super::Calls;
 
 pub(super) fn answer(router: Router, calls: &Calls) -> Router {
+    let router = super::keys::answer(router, calls);
     let (create, grow, list) = (calls.clone(), calls.clone(), calls.clone());
     let (open, close, delete) = (calls.clone(), calls.clone(), calls.clone());
     let share = calls.clone();

@@ -17,10 +17,11 @@ use zos_types::deployment::KeyHolder;
 use zos_types::volume::Footprint;
 use zos_types::{Bytes, FieldError, TwinId, WorkloadName};
 
-use super::keys::Keys;
+use super::keys::{Keys, Sealed};
 use super::place::{self, Place};
 use super::port::Change as DeviceChange;
 use super::record::{GRAIN, Record, Standing};
+use super::twin_key::TwinKey;
 use super::{Entry, Held, Id, Volumes, blocking, context, device, full};
 
 /// A place that is taken for a volume in the making; given back if it isn't made.
@@ -82,10 +83,16 @@ impl Volumes {
                 full(wanted.size, &format!("{}{copies}", wanted.class), free)
             })
         })?;
-        let mut key = Zeroizing::new([0; device::KEY]);
-        getrandom::fill(key.as_mut()).map_err(|error| CallError::failed(&error))?;
+        let sealed = match wanted.key {
+            KeyHolder::Node => {
+                let mut key = Zeroizing::new([0; device::KEY]);
+                getrandom::fill(key.as_mut()).map_err(|error| CallError::failed(&error))?;
+                keys.seal(context(&id), key.as_ref()).await?
+            }
+            KeyHolder::Twin => TwinKey::draw()?.kept()?,
+        };
         let record = record(&wanted, place)?;
-        let record = self.make(&making.id, record, key.as_ref(), keys, None).await?;
+        let record = self.make(&making.id, record, sealed, None).await?;
         making.made(&record);
         tracing::info!("made volume {} of {}: {}", id.1, id.0.short(), record.placed);
         Ok(VolumeChange { change: Change::Created, volume: self.shown(&id)? })
@@ -116,14 +123,12 @@ impl Volumes {
         &self,
         id: &Id,
         mut record: Record,
-        key: &[u8],
-        keys: &impl Keys,
+        sealed: Sealed,
         origin: Option<super::snapshot::Source>,
     ) -> Result<Record, CallError> {
         let footprint = Footprint::of(record.size, record.integrity);
         let wanted = record.legs.iter().map(|pool| (pool.clone(), footprint.each)).collect();
         self.reserve(id, wanted)?;
-        let sealed = keys.seal(context(id), key).await?;
         record.sealing = sealed.sealing;
         record.id = fresh_id()?;
         let (places, devices) = (self.files(id, &record.legs), Arc::clone(&self.devices));
@@ -305,7 +310,6 @@ fn check(wanted: &CreateVolume) -> Result<(), CallError> {
             errors.push(FieldError::new(field, rule));
         }
     };
-    rule(wanted.key != KeyHolder::Node, "/key", "this node offers `node` for now");
     let size = wanted.size.0;
     rule(size == 0 || !size.is_multiple_of(GRAIN), "/size", "a multiple of 4KiB, at least one");
     if errors.is_empty() {

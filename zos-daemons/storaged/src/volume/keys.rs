@@ -41,8 +41,8 @@ pub trait Keys: Send + Sync {
 impl Keys for Bus {
     async fn seal(&self, context: String, secret: &[u8]) -> Result<Sealed, CallError> {
         let data = BASE64_STANDARD.encode(secret);
-        let bytes = decode(&soon(self.call(Seal { context, data })).await?.data)?;
-        Ok(Sealed { bytes, sealing: Sealing::Beside })
+        let sealed = soon(self.call(Seal { context, data })).await?;
+        Ok(Sealed { bytes: decode(&sealed.data)?, sealing: sealed.sealing })
     }
 
     async fn unseal(

@@ -24,6 +24,8 @@ pub mod record;
 pub mod share;
 mod snapshot;
 pub mod stack;
+mod twin_key;
+mod unlock;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -32,7 +34,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::OwnedMutexGuard;
 use zos_api::local::storage::{Snapshot, Volume};
 use zos_daemon::CallError;
-use zos_types::deployment::Integrity;
+use zos_types::deployment::{Integrity, KeyHolder};
 use zos_types::disk::PoolState;
 use zos_types::volume::{Footprint, VolumeCondition};
 use zos_types::{Bytes, Name, TwinId, WorkloadName, disk};
@@ -65,6 +67,8 @@ struct Entry {
     making: bool,
     /// What the kernel said of its device; none: it is closed, or was never asked.
     look: Option<Look>,
+    /// The kernel has the key that its twin holds.
+    unlocked: bool,
     /// It is being moved to another pool, with its snapshots.
     moving: bool,
     /// How often a copy that failed was tried again.
@@ -81,6 +85,7 @@ impl Entry {
             reserved: Vec::new(),
             making: false,
             look: None,
+            unlocked: false,
             moving: false,
             tries: 0,
             gate: Arc::default(),
@@ -156,12 +161,19 @@ impl Volumes {
         let id = pool.header.pool.clone();
         let swept = files::sweep(&pool.root, &id)?;
         let mut wrong = swept.unreadable;
+        // What a forerunner of this process unlocked still is.
+        let unlocked = |record: &Record| {
+            let name = device::name(&record.twin, &record.name);
+            record.key == KeyHolder::Twin && matches!(self.devices.find(&name), Ok(Some(_)))
+        };
+        let open: Vec<bool> = swept.records.iter().map(unlocked).collect();
         let mut table = self.table();
         table.pools.insert(id.clone(), pool);
         let mut news = Vec::new();
-        for record in swept.records {
+        for (record, open) in swept.records.into_iter().zip(open) {
             let key = (record.twin, record.name.clone());
             let entry = table.entries.entry(key.clone()).or_insert_with(Entry::new);
+            entry.unlocked |= open;
             entry.copies.insert(id.clone(), record);
             entry.standing = record::lead(&entry.copies);
             news.push(key);
@@ -416,7 +428,8 @@ impl Table {
                 failing: self.doing.get(leg).is_some_and(|doing| doing.0 == PoolState::AtRisk),
             })
             .collect();
-        care::condition(&entry.standing, &pools, entry.look.as_ref())
+        let condition = care::condition(&entry.standing, &pools, entry.look.as_ref());
+        unlock::or_locked(condition, entry, record)
     }
 
     /// Removes what is left of volumes that were destroyed or have moved, and finishes a move. Gives

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 use zos_api::local::storage::Volume;
 use zos_daemon::CallError;
-use zos_types::deployment::Content;
+use zos_types::deployment::{Content, KeyHolder};
 use zos_types::{TwinId, WorkloadName};
 
 use super::keys::Keys;
-use super::{Held, Id, Volumes, blocking, context, device, is_mirrored};
+use super::{Held, Id, Volumes, blocking, context, device, is_mirrored, unlock};
 
 impl Volumes {
     /// The root of a share, mounted nowhere.
@@ -55,6 +55,10 @@ impl Volumes {
         };
         let fd = match found {
             Some(fd) => fd,
+            None if held.record.key == KeyHolder::Twin => {
+                self.note_unlocked(&id, false);
+                return Err(unlock::locked(&id));
+            }
             None => {
                 self.ready_legs(&mut held).await?;
                 let key = self.key(&held, keys).await?;
@@ -91,7 +95,7 @@ impl Volumes {
     }
 
     /// Notes copies that are away as stale, and makes the files of those that are to be written anew.
-    async fn ready_legs(&self, held: &mut Held) -> Result<(), CallError> {
+    pub(super) async fn ready_legs(&self, held: &mut Held) -> Result<(), CallError> {
         let legs = self.stack(&held.record).legs;
         let whole = legs.iter().filter(|leg| !leg.stale && leg.files.is_some()).count();
         if whole == 0 {
@@ -178,6 +182,7 @@ impl Volumes {
             Ok(_) => {
                 if let Some(entry) = self.table().entries.get_mut(id) {
                     entry.look = None;
+                    entry.unlocked = false;
                 }
                 Ok(())
             }

@@ -3,7 +3,7 @@
 //! ```text
 //!  take     room reserved ─▶ device held ─ files shared ─ let go ─▶ record      milliseconds of a pause
 //!  restore  record "restoring" ─▶ files shared ─▶ put in the volume's place ─▶ record   a cut: done again
-//!  clone    a new volume whose files are shared; its key is the origin's, sealed anew for it
+//!  clone    a new volume whose files are shared; its key is the origin's, sealed anew for it, or its twin's by the same salt
 //! ```
 //! Shared blocks are written elsewhere when one of both changes, so each snapshot has its full size set
 //! aside: no write of a volume ever fails because a snapshot holds its blocks.
@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use zos_api::local::Change;
 use zos_api::local::storage::{CreateVolume, Snapshot, VolumeChange};
 use zos_daemon::CallError;
+use zos_types::deployment::KeyHolder;
 use zos_types::volume::Footprint;
 use zos_types::{Bytes, FieldError, Name, Origin, TwinId, WorkloadName};
 
@@ -22,7 +23,7 @@ use super::files::{Files, Reserve};
 use super::keys::Keys;
 use super::place::Place;
 use super::record::{Record, Shot, VERSION};
-use super::{Devices, Held, Id, Volumes, blocking, device};
+use super::{Devices, Held, Id, Volumes, blocking, context, device};
 
 /// What a clone is made of: an origin's files, held still while they are shared.
 pub(super) struct Source {
@@ -265,9 +266,16 @@ impl Volumes {
             fresh,
             ..Record::new(wanted.twin, wanted.name.clone(), wanted.size, wanted.class)
         };
-        let key = self.key(&held, keys).await?;
+        let sealed = match held.record.key {
+            KeyHolder::Node => {
+                let key = self.key(&held, keys).await?;
+                keys.seal(context(&id), &key).await?
+            }
+            // By the same salt its twin derives the same key.
+            KeyHolder::Twin => self.twin_key(&held).await?.kept()?,
+        };
         let source = Source { devices: Arc::clone(&self.devices), device, places, size };
-        let record = self.make(&making.id, record, &key, keys, Some(source)).await?;
+        let record = self.make(&making.id, record, sealed, Some(source)).await?;
         making.made(&record);
         tracing::info!("made volume {} of {} of {from}", id.1, id.0.short());
         Ok(VolumeChange { change: Change::Created, volume: self.shown(&id)? })

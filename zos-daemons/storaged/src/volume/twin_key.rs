@@ -1,21 +1,25 @@
-//! A key that the twin holds: what the node keeps of it.
+//! A key that the twin holds: what the node keeps of it, in the file that else holds a sealed key.
 //!
 //! ```text
 //!  made           salt (32, random)                              locked: there is no key yet
-//!  first unlock   check = HKDF-SHA256(key, salt, "org.zos.storage.check.v1") ─▶ record, durable ─▶ device
+//!  first unlock   check = HKDF-SHA256(key, salt, "org.zos.storage.check.v1") ─▶ its file, durable ─▶ device
 //!  later ones     the same check? ─┬─ yes ─▶ device
 //!                                  └─ no ──▶ refused: with another key it would read as noise
 //! ```
 //! The key itself is in the kernel's table of the device, for as long as there is one, and nowhere else. The check tells
 //! a key from another one, and nothing about it: a key has 64 random bytes.
 
+use std::io;
+
 use hkdf::Hkdf;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 use zos_daemon::CallError;
+use zos_types::volume::Sealing;
 
 use super::device::KEY;
+use super::keys::Sealed;
 
 /// Bytes of a salt, and of a check.
 const WORD: usize = 32;
@@ -46,6 +50,28 @@ impl TwinKey {
         let mut salt = [0; WORD];
         getrandom::fill(&mut salt).map_err(|error| CallError::failed(&error))?;
         Ok(Self { salt, check: None })
+    }
+
+    /// As it lies where a sealed key would: whoever copies that, copies this.
+    pub fn kept(&self) -> Result<Sealed, CallError> {
+        let bytes = serde_json::to_vec(self).map_err(|error| CallError::failed(&error))?;
+        Ok(Sealed { bytes, sealing: Sealing::Beside })
+    }
+
+    /// Of what lies on each of a volume's pools: the first one that was given counts, since it may have been written to
+    /// some of them only.
+    pub fn of(files: impl IntoIterator<Item = io::Result<Vec<u8>>>) -> io::Result<Self> {
+        let mut found = Err(io::Error::other("none of its pools is here"));
+        for bytes in files {
+            let read = bytes.and_then(|bytes| Ok(serde_json::from_slice::<Self>(&bytes)?));
+            match read {
+                Ok(kept) if kept.check.is_some() => return Ok(kept),
+                Ok(kept) => found = Ok(kept),
+                Err(error) if found.is_err() => found = Err(error),
+                Err(_) => {}
+            }
+        }
+        found
     }
 
     /// Judges what was handed over.
@@ -145,9 +171,24 @@ mod tests {
     }
 
     #[test]
+    fn the_key_that_was_given_counts_wherever_it_was_written() {
+        let new = TwinKey { salt: [3; WORD], check: None };
+        let given = TwinKey { check: Some([4; WORD]), ..new.clone() };
+        let kept = |key: &TwinKey| Ok(key.kept().unwrap().bytes);
+        let lost = || Err(io::Error::other("a bad block"));
+        assert_eq!(TwinKey::of([kept(&new), kept(&given)]).unwrap(), given);
+        assert_eq!(TwinKey::of([kept(&given), lost()]).unwrap(), given);
+        assert_eq!(TwinKey::of([lost(), kept(&new)]).unwrap(), new);
+        assert_eq!(TwinKey::of([Ok(b"{".to_vec()), kept(&given)]).unwrap(), given);
+        assert!(TwinKey::of([lost(), Ok(Vec::new())]).is_err());
+        assert!(TwinKey::of([]).is_err());
+    }
+
+    #[test]
     fn a_record_that_says_nonsense_is_no_record() {
         let salt = "00".repeat(32);
-        let check = |text: String| assert!(serde_json::from_str::<TwinKey>(&text).is_err(), "{text}");
+        let check =
+            |text: String| assert!(serde_json::from_str::<TwinKey>(&text).is_err(), "{text}");
         check("{}".into());
         check(r#"{"salt": "00"}"#.into());
         check(format!(r#"{{"salt": "{salt}", "check": "00"}}"#));
