@@ -339,7 +339,12 @@ impl Brain {
             state.seen.vms = Some(vms.vms);
         }
         if let Ok((volumes, snapshots)) = storage {
+            let locked: Vec<Key> = state.seen.locked().collect();
             state.seen.tell(volumes.volumes, snapshots.snapshots);
+            // Who waited for a key goes on at once.
+            if !state.seen.locked().eq(locked) {
+                self.wake.up();
+            }
         }
     }
 

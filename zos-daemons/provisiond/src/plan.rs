@@ -4,7 +4,7 @@
 //! ```text
 //!  a round: RemoveVm ▸ DeleteVolume ▸ RestoreSnapshot ▸ CreateVolume ▸ GrowVolume ▸ EnsureVm
 //!             │           │              │                 │              │            └ when all its volumes are
-//!             │           │              │                 │              │              there, and as asked for
+//!             │           │              │                 │              │              there, as asked for, none locked
 //!             │           │              │                 │              └ one that is smaller than it is wanted
 //!             │           │              │                 └ when it was never made; one that was and is missing is
 //!             │           │              │                   shown, never made anew over its data
@@ -64,6 +64,8 @@ pub struct Actual {
     pub vms: BTreeMap<Key, Vm>,
     /// Volumes that storaged has, with their size.
     pub volumes: BTreeMap<Key, Bytes>,
+    /// Those of them that wait for their twin's key.
+    pub locked: BTreeSet<Key>,
 }
 
 impl Actual {
@@ -165,11 +167,12 @@ fn restored<'a>(desired: &'a Desired, actual: &Actual, volume: &Key) -> Option<&
     desired.restores.get(volume).filter(|_| stays)
 }
 
-/// The first volume of a VM, shares included, that is not there yet, or not as it is to be.
+/// The first volume of a VM, shares included, that is not there yet, waits for its key, or is not as it is to
+/// be.
 pub fn missing(desired: &Desired, actual: &Actual, key: &Key, vm: &Vm) -> Option<Key> {
     volumes(key, vm).find(|volume| {
         let there = actual.has(volume) && !desired.removals.contains(volume);
-        !there || desired.restores.contains_key(volume)
+        !there || actual.locked.contains(volume) || desired.restores.contains_key(volume)
     })
 }
 

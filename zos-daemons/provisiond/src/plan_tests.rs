@@ -38,14 +38,14 @@ fn volume() -> Volume {
 }
 
 /// Words such as `vm:a:data vol:data made:data gone:data` as a wish; `vol:data:2` is of 2 GiB,
-/// `clone:a:b` is made from b, `back:data:monday` is to be set back.
+/// `clone:a:b` is made from b, `back:data:monday` is to be set back; `shut:data` waits for its key.
 fn desired(words: &str) -> Desired {
     let mut desired = Desired::default();
     for word in words.split_whitespace() {
         let parts: Vec<&str> = word.split(':').collect();
         match parts[0] {
             "vm" => drop(desired.vms.insert(key(parts[1]), vm(1, &parts[2..]))),
-            "vol" => {
+            "vol" | "shut" => {
                 let size = parts.get(2).map_or(1, |gib| gib.parse::<u64>().unwrap());
                 let volume = Volume { size: Bytes(size << 30), ..volume() };
                 desired.volumes.insert(key(parts[1]), volume);
@@ -64,8 +64,9 @@ fn desired(words: &str) -> Desired {
 
 fn actual(words: &str) -> Actual {
     let desired = desired(words);
+    let locked = words.split_whitespace().filter_map(|word| word.strip_prefix("shut:")).map(key);
     let volumes = desired.volumes.into_iter().map(|(key, volume)| (key, volume.size));
-    Actual { vms: desired.vms, volumes: volumes.collect() }
+    Actual { vms: desired.vms, volumes: volumes.collect(), locked: locked.collect() }
 }
 
 fn words(steps: &[Step]) -> String {
@@ -102,6 +103,10 @@ fn plans() {
     check("vm:a:d vol:d gone:d", "", "delete:d");
     check("vm:a:d vol:d gone:d", "vm:a:d vol:d", "remove:a");
     check("vm:a vol:d gone:d", "vm:a:d vol:d", "ensure:a");
+    // it waits for its key: its VM waits, and one that runs is left alone
+    check("vm:a:data vol:data made:data", "shut:data", "");
+    check("vm:a:data vol:data made:data", "vm:a:data shut:data", "");
+    check("vm:a:data vm:b vol:data made:data", "shut:data", "ensure web/b");
     // its disk is missing: nothing is made in its place
     check("vm:a:d vol:d made:d", "", "");
     // grows under its VM; a larger one stays

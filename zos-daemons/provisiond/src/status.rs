@@ -31,7 +31,15 @@ impl Seen {
         Some(Actual {
             vms: vms.iter().map(|v| ((v.twin, v.name.clone()), v.vm.clone())).collect(),
             volumes: volumes.iter().map(|(key, volume)| (key.clone(), volume.size)).collect(),
+            locked: self.locked().collect(),
         })
+    }
+
+    /// Volumes that wait for their twin's key.
+    pub fn locked(&self) -> impl Iterator<Item = Key> {
+        let all = self.volumes.iter().flatten();
+        let locked = all.filter(|(_, volume)| volume.condition.state == VolumeState::Locked);
+        locked.map(|(key, _)| key.clone())
     }
 
     /// Takes up what storaged told.
@@ -262,6 +270,9 @@ impl View<'_> {
                 State::Degraded { fault, retry_at } => {
                     let fault = format!("volume {}: {fault}", volume.1.workload);
                     State::Degraded { fault, retry_at }
+                }
+                State::Locked { reason } => {
+                    State::Locked { reason: format!("volume {}: {reason}", volume.1.workload) }
                 }
                 _ => State::Pending,
             },

@@ -69,6 +69,7 @@ impl World {
         let status = view.deployment(&mut History::default(), &self.owner, &self.deployment);
         let word = |(name, status): (&zos_types::Name, &WorkloadStatus)| match &status.state {
             State::Degraded { fault, .. } => format!("{name}=degraded({fault})"),
+            State::Locked { reason } => format!("{name}=locked({reason})"),
             state => format!("{name}={}", state.word()),
         };
         status.workloads.iter().map(word).collect::<Vec<_>>().join(" ")
@@ -115,7 +116,7 @@ fn how_a_volume_does_is_its_state_and_what_is_done_to_it_comes_first() {
     check(VolumeState::AtRisk, 1, false, "d=at-risk");
     check(VolumeState::AtRisk, 2, false, "d=preparing");
     check(VolumeState::Rebuilding, 1, false, "d=rebuilding");
-    check(VolumeState::Locked, 1, false, "d=locked");
+    check(VolumeState::Locked, 1, false, "d=locked(vdb fails)");
     check(VolumeState::Broken, 1, false, "d=degraded(vdb fails)");
     check(VolumeState::Broken, 2, true, "d=degraded(vdb fails)");
 }
@@ -132,6 +133,22 @@ fn a_volume_that_cant_grow_tells_why() {
     volume.size = Bytes(2 << 30);
     world.fail("d", "its copy on q is not whole");
     assert_eq!(world.words(), "a=pending d=degraded(its copy on q is not whole)");
+}
+
+#[test]
+fn what_is_locked_is_told_and_so_is_who_waits_for_it() {
+    let mut world = world();
+    world.make_volume();
+    let key = world.key("d");
+    let volume = world.seen.volumes.as_mut().unwrap().get_mut(&key).unwrap();
+    volume.condition = zos_types::volume::VolumeCondition {
+        state: VolumeState::Locked,
+        reason: "zos unlock".into(),
+    };
+    assert_eq!(world.words(), "a=locked(volume d: zos unlock) d=locked(zos unlock)");
+    // One that runs has it open, whatever was told a moment ago.
+    world.run_vm(State::Running);
+    assert_eq!(world.words(), "a=running d=locked(zos unlock)");
 }
 
 #[test]

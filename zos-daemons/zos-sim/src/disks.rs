@@ -8,12 +8,13 @@
 //! ```
 //! What storaged decides, it decides here as on a node: adoption, whose a pool is, what room there is.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ed25519_dalek::SigningKey;
 use identityd::key;
@@ -75,6 +76,8 @@ pub(crate) struct Disks {
     /// One that can't be read.
     failing: Option<String>,
     keys: Keys,
+    /// Volumes in use: for as long as this boot lasts, whatever becomes of storaged.
+    volumes: Arc<Plain>,
 }
 
 impl Disks {
@@ -87,7 +90,8 @@ impl Disks {
         keys: Keys,
     ) -> Self {
         let failing = disks.last().filter(|_| failing).map(|disk| disk.name.clone());
-        let mut found = Self { folder, place, disks: Vec::new(), failing, keys };
+        let mut found =
+            Self { folder, place, disks: Vec::new(), failing, keys, volumes: Arc::default() };
         found.disks = disks
             .into_iter()
             .map(|disk| match found.header(&disk) {
@@ -217,7 +221,7 @@ impl Machine for Disks {
     }
 
     fn devices(&self) -> Arc<dyn Devices> {
-        Arc::new(Plain)
+        Arc::clone(&self.volumes) as Arc<dyn Devices>
     }
 
     fn hands(&self) -> Arc<dyn Hands> {
@@ -229,26 +233,44 @@ impl Machine for Disks {
     }
 }
 
-/// Volumes as sparse files in clear.
-#[derive(Debug)]
-struct Plain;
+/// Volumes as sparse files in clear: those that are open, by their devices' names.
+#[derive(Debug, Default)]
+struct Plain(Mutex<BTreeMap<String, PathBuf>>);
+
+impl Plain {
+    fn open(&self) -> MutexGuard<'_, BTreeMap<String, PathBuf>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The file of a volume's first whole copy.
+fn copy(stack: &Stack) -> zos_host::Result<PathBuf> {
+    let whole = stack.legs.iter().filter(|leg| !leg.stale);
+    let files = whole.filter_map(|leg| leg.files.as_ref()).next();
+    let missing = || zos_host::Error::invalid("open", &stack.name, "no copy of it is here");
+    Ok(files.ok_or_else(missing)?.data())
+}
+
+fn device(path: &Path) -> zos_host::Result<OwnedFd> {
+    let opened = OpenOptions::new().read(true).write(true).open(path);
+    Ok(opened.during("open", path.display())?.into())
+}
 
 impl Devices for Plain {
     fn reserve(&self, file: &File, size: Bytes) -> io::Result<()> {
         file.set_len(size.0)
     }
 
-    fn find(&self, _: &str) -> zos_host::Result<Option<OwnedFd>> {
-        Ok(None)
+    fn find(&self, name: &str) -> zos_host::Result<Option<OwnedFd>> {
+        let path = self.open().get(name).cloned();
+        path.map(|path| device(&path)).transpose()
     }
 
     fn map(&self, stack: &Stack, _: &[u8]) -> zos_host::Result<OwnedFd> {
-        let whole = stack.legs.iter().filter(|leg| !leg.stale);
-        let files = whole.filter_map(|leg| leg.files.as_ref()).next();
-        let missing = || zos_host::Error::invalid("open", &stack.name, "no copy of it is here");
-        let path = files.ok_or_else(missing)?.data();
-        let opened = OpenOptions::new().read(true).write(true).open(&path);
-        Ok(opened.during("open", path.display())?.into())
+        let path = copy(stack)?;
+        let opened = device(&path)?;
+        self.open().insert(stack.name.clone(), path);
+        Ok(opened)
     }
 
     fn format(&self, device: &OwnedFd) -> io::Result<()> {
@@ -265,8 +287,8 @@ impl Devices for Plain {
         Ok(File::open(&folder).during("open", folder.display())?.into())
     }
 
-    fn unmap(&self, _: &str) -> zos_host::Result<bool> {
-        Ok(false)
+    fn unmap(&self, name: &str) -> zos_host::Result<bool> {
+        Ok(self.open().remove(name).is_some())
     }
 
     fn clear_ends(&self, _: &OwnedFd, _: Bytes) -> io::Result<()> {
@@ -285,7 +307,9 @@ impl Devices for Plain {
         Ok(())
     }
 
-    fn change(&self, _: &Stack, _: DeviceChange<'_>) -> zos_host::Result<()> {
+    fn change(&self, stack: &Stack, _: DeviceChange<'_>) -> zos_host::Result<()> {
+        let path = copy(stack)?;
+        self.open().insert(stack.name.clone(), path);
         Ok(())
     }
 }

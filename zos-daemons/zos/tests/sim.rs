@@ -185,3 +185,70 @@ async fn a_volume_is_kept_gone_back_to_cloned_and_grown() {
     assert!(place.zos(&["list"]).await.contains("1 ready, 1 running"));
     place.fleet.end().await.unwrap();
 }
+
+const SECRET: &str = "version = 1
+[workloads.hello]
+type = \"vm\"
+cpu = 1
+memory = \"256MiB\"
+image = \"builtin:hello\"
+disks = [{ volume = \"mine\" }]
+networks = [{ network = \"nat\" }]
+[workloads.mine]
+type = \"volume\"
+size = \"64MiB\"
+key = \"twin\"
+";
+
+#[tokio::test]
+async fn a_volume_whose_twin_holds_the_key_waits_for_it_after_each_boot() {
+    let place = Place::new().await;
+    std::fs::write(place.folder.path().join("web.toml"), SECRET).unwrap();
+    let words: Vec<u8> = (0..64).collect();
+    std::fs::write(place.folder.path().join("own.key"), &words).unwrap();
+    std::fs::write(place.folder.path().join("bad.key"), &words[1..]).unwrap();
+    let refused = async |arguments: &[&str], code: i32, expected: &str| {
+        let (ended, said) = run(&place.node, place.folder.path(), arguments).await;
+        assert!(ended == code && said.contains(expected), "{arguments:?} {ended} {said}");
+    };
+
+    // A new one has no key; what to do is told.
+    place.zos(&["apply", "-f", "web.toml"]).await;
+    let shown = place.until(&["show", "web"], "zos unlock web/mine").await;
+    assert!(shown.contains("volume mine: it waits for its twin's key"), "{shown}");
+    refused(&["logs", "web/hello"], 4, "web/hello").await;
+    refused(&["unlock", "web/mine", "--key-file", "bad.key"], 2, "exactly 64 bytes").await;
+    let opened = place.zos(&["unlock", "web/mine"]).await;
+    assert_eq!(opened, "opened web/mine; this is its key from now on\n");
+    place.until(&["show", "web"], "running").await;
+    place.until(&["logs", "web/hello"], "boots: 1").await;
+    refused(&["unlock", "web/mine", "--key-file", "own.key"], 3, "is not the key of volume").await;
+
+    // Daemons that are started again find it open.
+    for name in ["storaged", "identityd", "provisiond", "vmd"] {
+        place.zos(&["service", "restart", name]).await;
+        place.until(&["service", "status", name, "--json"], "\"state\": \"running\"").await;
+    }
+    place.until(&["show", "web"], "running").await;
+    let shown = place.json(&["show", "web"]).await;
+    assert_eq!(shown["workloads"]["mine"]["state"], "ready", "{shown}");
+    assert_eq!(shown["workloads"]["hello"]["restarts"], 0, "{shown}");
+
+    // After a boot it waits, and its VM with it; another key is refused and changes nothing.
+    place.zos(&["node", "reboot", "--yes"]).await;
+    place.until(&["node", "show", "--json"], "\"boot_reason\": \"reboot\"").await;
+    place.until(&["show", "web"], "zos unlock web/mine").await;
+    refused(&["unlock", "web/mine", "--key-file", "own.key"], 3, "is not the key of volume").await;
+    place.until(&["show", "web"], "zos unlock web/mine").await;
+    assert_eq!(place.zos(&["unlock", "web/mine"]).await, "opened web/mine\n");
+    place.until(&["show", "web"], "running").await;
+    place.until(&["logs", "web/hello"], "boots: 2").await;
+
+    // Waiting opens it as well.
+    place.zos(&["node", "reboot", "--yes"]).await;
+    place.until(&["show", "web"], "zos unlock web/mine").await;
+    place.zos(&["apply", "-f", "web.toml", "--wait", "--timeout", "60"]).await;
+    place.until(&["logs", "web/hello"], "boots: 3").await;
+    place.zos(&["delete", "web"]).await;
+    place.fleet.end().await.unwrap();
+}

@@ -89,5 +89,5 @@ async fn what_can_not_be_opened_is_said() {
     check(&["web/mine", "--key-file", "absent.key"], 1, "open absent.key").await;
     check(&["web/plain"], 1, "the node holds the key of web/plain").await;
     check(&["web/absent"], 4, "no volume web/absent").await;
-    check(&["web"], 2, "NAME").await;
+    check(&["web"], 2, "<VOLUME>").await;
 }

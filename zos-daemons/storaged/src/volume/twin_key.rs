@@ -26,18 +26,18 @@ const WORD: usize = 32;
 
 /// What is known of a key.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct TwinKey {
+pub(super) struct TwinKey {
     /// What the twin derives it with; no secret.
     #[serde(with = "hex::serde")]
-    pub salt: [u8; WORD],
+    pub(super) salt: [u8; WORD],
     /// What tells it from others; none: it was never given.
     #[serde(default, with = "checked", skip_serializing_if = "Option::is_none")]
-    pub check: Option<[u8; WORD]>,
+    pub(super) check: Option<[u8; WORD]>,
 }
 
 /// A key that may be used.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Judged {
+pub(super) enum Judged {
     /// It is the volume's.
     Same,
     /// It is the first one; with this it becomes the volume's.
@@ -46,21 +46,21 @@ pub enum Judged {
 
 impl TwinKey {
     /// For a new volume.
-    pub fn draw() -> Result<Self, CallError> {
+    pub(super) fn draw() -> Result<Self, CallError> {
         let mut salt = [0; WORD];
         getrandom::fill(&mut salt).map_err(|error| CallError::failed(&error))?;
         Ok(Self { salt, check: None })
     }
 
     /// As it lies where a sealed key would: whoever copies that, copies this.
-    pub fn kept(&self) -> Result<Sealed, CallError> {
+    pub(super) fn kept(&self) -> Result<Sealed, CallError> {
         let bytes = serde_json::to_vec(self).map_err(|error| CallError::failed(&error))?;
         Ok(Sealed { bytes, sealing: Sealing::Beside })
     }
 
     /// Of what lies on each of a volume's pools: the first one that was given counts, since it may have been written to
     /// some of them only.
-    pub fn of(files: impl IntoIterator<Item = io::Result<Vec<u8>>>) -> io::Result<Self> {
+    pub(super) fn of(files: impl IntoIterator<Item = io::Result<Vec<u8>>>) -> io::Result<Self> {
         let mut found = Err(io::Error::other("none of its pools is here"));
         for bytes in files {
             let read = bytes.and_then(|bytes| Ok(serde_json::from_slice::<Self>(&bytes)?));
@@ -75,7 +75,7 @@ impl TwinKey {
     }
 
     /// Judges what was handed over.
-    pub fn judge(&self, volume: &str, key: &[u8]) -> Result<Judged, CallError> {
+    pub(super) fn judge(&self, volume: &str, key: &[u8]) -> Result<Judged, CallError> {
         let halves = key.len() == KEY && key[..KEY / 2] != key[KEY / 2..];
         if !halves {
             let detail = format!("a key has {KEY} bytes, and its halves differ");
