@@ -106,7 +106,7 @@ fn plans() {
     // it waits for its key: its VM waits, and one that runs is left alone
     check("vm:a:data vol:data made:data", "shut:data", "");
     check("vm:a:data vol:data made:data", "vm:a:data shut:data", "");
-    check("vm:a:data vm:b vol:data made:data", "shut:data", "ensure web/b");
+    check("vm:a:data vm:b vol:data made:data", "shut:data", "ensure:b");
     // its disk is missing: nothing is made in its place
     check("vm:a:d vol:d made:d", "", "");
     // grows under its VM; a larger one stays

@@ -3,7 +3,7 @@
 mod place;
 
 use apid::fake::FakeNode;
-use place::Place;
+use place::{Place, run};
 
 const WEB: &str = "version = 1
 [workloads.vm]
@@ -90,4 +90,6 @@ async fn what_can_not_be_opened_is_said() {
     check(&["web/plain"], 1, "the node holds the key of web/plain").await;
     check(&["web/absent"], 4, "no volume web/absent").await;
     check(&["web"], 2, "<VOLUME>").await;
+    let nowhere = run(None, &place.path("key"), place.folder.path(), &["unlock", "web/mine"]).await;
+    assert!(nowhere.code == 2 && nowhere.stderr.contains("which node?"), "{nowhere:?}");
 }
