@@ -221,6 +221,7 @@ impl Life {
             // Not under `storage.`, whose faults are the keeper's and replaced by its own.
             self.faults.raise(Fault::new(format!("volumes.unreadable:{id}"), what));
         }
+        self.look_after_volumes();
     }
 
     async fn drop_gone(&mut self) {
@@ -230,7 +231,14 @@ impl Life {
             self.volumes.drop_pool(&id);
             self.pools.remove(&id);
             self.machine.close(&id);
+            self.look_after_volumes();
         }
+    }
+
+    /// Volumes with a copy on a pool that came or went are seen to at once.
+    fn look_after_volumes(&self) {
+        let volumes = self.volumes.clone();
+        tokio::spawn(async move { volumes.look_after().await });
     }
 
     fn remember(&mut self) {

@@ -27,6 +27,9 @@ pub const EVERY: Duration = Duration::from_secs(30);
 /// How often a copy that failed is tried again while the volume is open.
 const TRIES: u8 = 3;
 
+/// After so many looks another disk takes the place of one that is away: ten minutes.
+const AWAY: u8 = 20;
+
 /// One place of a volume, as its condition sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Place {
@@ -147,26 +150,46 @@ impl Volumes {
                 id.0.short(),
                 lost.join(", ")
             );
-            return self.write(&mut held, |record| record.stale.extend(lost)).await;
+            let gone = legs.iter().any(|leg| leg.files.is_none() && lost.contains(&leg.pool));
+            self.write(&mut held, |record| record.stale.extend(lost)).await?;
+            // Lets go of the pool that went: as long as a file of it is open it can't be mounted again.
+            return if gone { self.rejoin(&held).await } else { Ok(()) };
         }
-        if !held.record.stale.is_empty() && mirror.is_whole() {
+        let all_here = legs.iter().all(|leg| leg.files.is_some());
+        if !held.record.stale.is_empty() && all_here && mirror.is_whole() {
             tracing::info!("volume {} of {} has two whole copies again", id.1, id.0.short());
-            if let Some(entry) = self.table().entries.get_mut(id) {
-                entry.tries = 0;
-            }
+            self.count(id, |entry| (entry.tries, entry.away) = (0, 0));
             return self.write(&mut held, |record| record.stale.clear()).await;
         }
         let out = |(leg, health): (&super::Leg, char)| {
             leg.stale && leg.files.is_some() && matches!(health, 'D' | '-')
         };
-        if legs.iter().zip(mirror.health.chars()).any(out) && self.may_try(id) {
+        if legs.iter().zip(mirror.health.chars()).any(out) {
+            if !self
+                .count(id, |entry| entry.tries = entry.tries.saturating_add(1))
+                .is_some_and(|n| n.0 <= TRIES)
+            {
+                return Ok(());
+            }
             tracing::info!("volume {} of {} is copied to a second disk again", id.1, id.0.short());
             return self.rejoin(&held).await;
         }
-        match legs.iter().find(|leg| leg.stale && leg.files.is_none()) {
-            Some(away) if self.may_try(id) => self.replace_leg(&mut held, &away.pool.clone()).await,
-            _ => Ok(()),
+        let Some(away) = legs.iter().find(|leg| leg.stale && leg.files.is_none()) else {
+            return Ok(());
+        };
+        let looks = self.count(id, |entry| entry.away = entry.away.saturating_add(1));
+        if looks.is_some_and(|(_, looks)| looks >= AWAY) {
+            self.replace_leg(&mut held, &away.pool.clone()).await?;
         }
+        Ok(())
+    }
+
+    /// Counts something of a volume; gives its tries, and how often a copy was found away.
+    fn count(&self, id: &Id, change: impl FnOnce(&mut super::Entry)) -> Option<(u8, u8)> {
+        let mut table = self.table();
+        let entry = table.entries.get_mut(id)?;
+        change(entry);
+        Some((entry.tries, entry.away))
     }
 
     /// Reads both copies of a volume that is open, block by block, and mends one from the other. Ends at once
@@ -194,13 +217,6 @@ impl Volumes {
                 return Ok(());
             }
         }
-    }
-
-    fn may_try(&self, id: &Id) -> bool {
-        let mut table = self.table();
-        let Some(entry) = table.entries.get_mut(id) else { return false };
-        entry.tries = entry.tries.saturating_add(1);
-        entry.tries <= TRIES
     }
 
     /// Gives an open mirror the legs of its record.

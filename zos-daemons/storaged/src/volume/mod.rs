@@ -73,6 +73,8 @@ struct Entry {
     moving: bool,
     /// How often a copy that failed was tried again.
     tries: u8,
+    /// How often a copy was found away.
+    away: u8,
     gate: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -88,6 +90,7 @@ impl Entry {
             unlocked: false,
             moving: false,
             tries: 0,
+            away: 0,
             gate: Arc::default(),
         }
     }
