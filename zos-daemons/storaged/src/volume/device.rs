@@ -302,6 +302,7 @@ pub fn verify(name: &str) -> Result<()> {
 /// Makes a device in use as large as its stack says.
 pub fn resize(stack: &Stack) -> Result<()> {
     let dm = Dm::open()?;
+    end_copy(&dm, stack)?;
     let mut kept = Kept::default();
     for place in stack.legs.iter().filter(|leg| leg.files.is_some()) {
         let data = kept.of(stack, place, Part::Data)?;
@@ -396,6 +397,7 @@ fn remove_others(dm: &Dm, stack: &Stack) -> Result<()> {
 /// Begins to copy a device in use to another place: the encryption lies on a mirror of both then.
 pub fn join(stack: &Stack, to: &Leg) -> Result<()> {
     let dm = Dm::open()?;
+    end_copy(&dm, stack)?;
     let mut kept = Kept::default();
     let old = leg(&dm, stack, &stack.legs[0], &mut kept)?;
     let new = leg(&dm, stack, to, &mut kept)?;
@@ -413,6 +415,16 @@ pub fn join(stack: &Stack, to: &Leg) -> Result<()> {
         let _ = take_mirror(&dm, stack);
     }
     made
+}
+
+/// Ends the copy to another place that a storaged before this one began.
+fn end_copy(dm: &Dm, stack: &Stack) -> Result<()> {
+    if stack.integrity == Integrity::Repair || dm.find(&stack.mirror())?.is_none() {
+        return Ok(());
+    }
+    // Its size is that of its mirror, whatever it is to become.
+    let sectors = dm.table(&stack.name)?.first().map_or(0, |target| target.length);
+    part(&Stack { size: Bytes(sectors * 512), ..stack.clone() })
 }
 
 /// Ends such a copy: the encryption lies on the stack's one leg.
