@@ -165,10 +165,8 @@ impl Volumes {
             leg.stale && leg.files.is_some() && matches!(health, 'D' | '-')
         };
         if legs.iter().zip(mirror.health.chars()).any(out) {
-            if !self
-                .count(id, |entry| entry.tries = entry.tries.saturating_add(1))
-                .is_some_and(|n| n.0 <= TRIES)
-            {
+            let tries = self.count(id, |entry| entry.tries = entry.tries.saturating_add(1));
+            if tries.is_none_or(|(tries, _)| tries > TRIES) {
                 return Ok(());
             }
             tracing::info!("volume {} of {} is copied to a second disk again", id.1, id.0.short());

@@ -306,6 +306,7 @@ impl Files {
     }
 
     fn write(&self, suffix: &str, bytes: &[u8]) -> io::Result<()> {
+        self.make_folder()?;
         let new = self.side(&format!("{suffix}.new"));
         remove(&new)?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
