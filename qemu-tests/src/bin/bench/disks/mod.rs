@@ -39,6 +39,12 @@ struct Bench {
     qemu: Qemu,
 }
 
+/// What CreateVolume is told.
+fn volume(name: &str, size: u64, integrity: &str) -> Value {
+    json!({"twin": TWIN, "name": name, "size": size, "class": "ssd", "integrity": integrity, "key": "node",
+        "from": null, "holds": "disk"})
+}
+
 impl Bench {
     fn start(scene: &mut Scene) -> Result<Self> {
         let dir = scene.dir().to_owned();

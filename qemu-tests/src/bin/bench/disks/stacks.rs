@@ -59,11 +59,7 @@ pub(super) fn measure(bench: &mut Bench, figures: &mut Figures) -> Result<()> {
 fn volume(bench: &mut Bench, integrity: &str) -> Result<String> {
     let before = mapped(bench)?;
     let name = format!("bench/{integrity}");
-    bench.storage(
-        "CreateVolume",
-        json!({"twin": TWIN, "name": name, "size": SIZE, "class": "ssd", "integrity": integrity,
-            "key": "node"}),
-    )?;
+    bench.storage("CreateVolume", super::volume(&name, SIZE, integrity))?;
     bench.storage("OpenVolume", json!({"twin": TWIN, "name": name}))?;
     let after = mapped(bench)?;
     // Legs are mapped, too; what nothing stands on is the volume.

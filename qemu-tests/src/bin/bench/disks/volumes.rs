@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use super::stacks::dmsetup;
-use super::{Bench, TWIN};
+use super::{Bench, TWIN, volume};
 use crate::figures::{Figures, float, mib};
 
 /// How many of each.
@@ -14,14 +14,10 @@ const ALL: usize = 1000;
 const SIZE: u64 = 16 << 20;
 
 pub(super) fn measure(bench: &mut Bench, figures: &mut Figures) -> Result<()> {
-    let create = |name: &str, integrity: &str| {
-        json!({"twin": TWIN, "name": name, "size": SIZE, "class": "ssd", "integrity": integrity,
-            "key": "node"})
-    };
     let few = memory(bench)?;
     for integrity in ["none", "detect", "repair"] {
         let name = format!("many/{integrity}-#");
-        let rate = bench.rate("CreateVolume", MANY, create(&name, integrity))?;
+        let rate = bench.rate("CreateVolume", MANY, volume(&name, SIZE, integrity))?;
         figures.add(&format!("volume, {integrity}: made in a second"), rate, "/s");
     }
     let origin = "many/none-0";
@@ -33,12 +29,12 @@ pub(super) fn measure(bench: &mut Bench, figures: &mut Figures) -> Result<()> {
     let peer = thin_snapshots(bench)?;
     figures.add("volume: snapshots in a second", snapshots, "/s").peer =
         Some(("dm-thin by dmsetup", peer));
-    let mut clone = create("many/clone-#", "none");
-    clone["from"] = json!({"volume": origin, "snapshot": "s0"});
+    let mut clone = volume("many/clone-#", SIZE, "none");
+    clone["from"] = format!("{origin}@s0").into();
     let clones = bench.rate("CreateVolume", MANY, clone)?;
     figures.add("volume: clones in a second", clones, "/s");
     let there = 4 * MANY + 3;
-    let rest = bench.rate("CreateVolume", ALL - there, create("rest/v#", "none"))?;
+    let rest = bench.rate("CreateVolume", ALL - there, volume("rest/v#", SIZE, "none"))?;
     figures.add("volume: made in a second, up to 1,000", rest, "/s");
     let lists = bench.rate("ListVolumes", MANY, json!({}))?;
     figures.add("volume: lists of 1,000 in a second", lists, "/s");
