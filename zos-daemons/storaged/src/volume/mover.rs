@@ -20,6 +20,7 @@ use zos_types::volume::Footprint;
 use super::files::Files;
 use super::port::Change;
 use super::record::{Record, Shot};
+use super::stack::Mirror;
 use super::{Held, Id, Volumes, blocking, device, is_mirrored, place};
 
 /// How often the copy of a volume in use is looked at.
@@ -195,9 +196,10 @@ impl Volumes {
             Ok::<_, io::Error>(open)
         })
         .await?;
+        let mut was_equal = false;
         if open {
             drop(held);
-            held = self.until_equal(id).await?;
+            (held, was_equal) = self.until_equal(id).await?;
         }
         let (devices, record, name) =
             (Arc::clone(&self.devices), held.record.clone(), device::name(&id.0, &id.1));
@@ -205,6 +207,10 @@ impl Volumes {
             let (devices, name) = (Arc::clone(&devices), name.clone());
             blocking("find", id, move || devices.find(&name)).await?.is_some()
         };
+        if still_open && !was_equal {
+            let detail = format!("volume {} was opened anew while it was copied", id.1);
+            return Err(CallError::busy(detail));
+        }
         let stack = super::Stack {
             legs: vec![{
                 let table = self.table();
@@ -221,7 +227,8 @@ impl Volumes {
         let left =
             Record { sequence: record.sequence + 2, left_for: Some(to.to_owned()), ..record };
         let (done, gone) = (arrived.clone(), left.clone());
-        let was_equal = open && still_open;
+        // Closed since: the old place is what counts, and nobody writes to it now.
+        let was_equal = was_equal && still_open;
         blocking("move", id, move || {
             let reserve = |file: &std::fs::File, size| devices.reserve(file, size);
             if !was_equal {
@@ -245,18 +252,13 @@ impl Volumes {
         Ok(())
     }
 
-    /// Waits until both places are equal, or the volume was closed.
-    async fn until_equal(&self, id: &Id) -> Result<Held, CallError> {
+    /// Waits until both places are equal, or the volume was closed; whether they are equal. Who opens it meanwhile
+    /// opens the old place alone.
+    async fn until_equal(&self, id: &Id) -> Result<(Held, bool), CallError> {
         loop {
             tokio::time::sleep(LOOK).await;
-            self.look_at(id).await;
-            let look = {
-                let table = self.table();
-                let entry = table.entries.get(id).ok_or_else(|| super::not_found(id))?;
-                entry.look.clone()
-            };
-            match look.map(|look| look.mirror) {
-                Some(Some(mirror)) if mirror.health.contains('D') => {
+            match self.mirror(id).await? {
+                Some(mirror) if mirror.health.contains('D') => {
                     let held = self.hold(id).await?;
                     let (devices, stack) = (Arc::clone(&self.devices), self.stack(&held.record));
                     blocking("stop moving", id, move || devices.change(&stack, Change::Part))
@@ -264,10 +266,23 @@ impl Volumes {
                     let detail = format!("volume {}: a disk failed while it was copied", id.1);
                     return Err(CallError::Failed { detail });
                 }
-                Some(Some(mirror)) if !mirror.is_whole() => {}
-                _ => return self.hold(id).await,
+                Some(mirror) if !mirror.is_whole() => {}
+                _ => {
+                    let held = self.hold(id).await?;
+                    // Before it was held it may have been closed and opened.
+                    let mirror = self.mirror(id).await?;
+                    return Ok((held, mirror.is_some_and(|mirror| mirror.is_whole())));
+                }
             }
         }
+    }
+
+    /// The mirror under a volume's device, as it is now.
+    async fn mirror(&self, id: &Id) -> Result<Option<Mirror>, CallError> {
+        self.look_at(id).await;
+        let table = self.table();
+        let entry = table.entries.get(id).ok_or_else(|| super::not_found(id))?;
+        Ok(entry.look.as_ref().and_then(|look| look.mirror.clone()))
     }
 
     /// The old place is emptied.

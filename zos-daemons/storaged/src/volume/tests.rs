@@ -1,7 +1,9 @@
 //! Volumes over folders that stand for pools; devices are tested where there is device-mapper.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::sync::Mutex;
 
 use tempfile::TempDir;
 use zeroize::Zeroizing;
@@ -12,6 +14,7 @@ use zos_types::unit::{GIB, MIB};
 use zos_types::volume::{Sealing, VolumeState};
 
 use super::files::Part;
+use super::stack::Look;
 use super::*;
 use crate::disk::header::{self, Header};
 
@@ -394,6 +397,96 @@ async fn a_closed_volume_moves_with_its_snapshots() {
     volumes.restore_snapshot(made.twin, made.name.clone(), name("monday")).await.unwrap();
     assert_eq!(read(&world.files(1, "web/data"), 6), b"monday");
     assert_eq!(volumes.rooms()[0].reserved, Bytes(0));
+}
+
+/// A device that is open, of which a test says what the kernel says.
+#[derive(Debug, Default)]
+struct Told {
+    /// What the mirror shows at each look, the last one for good; none: there is no mirror.
+    looks: Mutex<Vec<Option<&'static str>>>,
+    changes: Mutex<Vec<String>>,
+}
+
+impl Devices for Told {
+    fn reserve(&self, file: &File, size: Bytes) -> io::Result<()> {
+        file.set_len(size.0)
+    }
+
+    fn find(&self, _: &str) -> zos_host::Result<Option<OwnedFd>> {
+        Ok(Some(File::open("/dev/null").unwrap().into()))
+    }
+
+    fn map(&self, _: &Stack, _: &[u8]) -> zos_host::Result<OwnedFd> {
+        unreachable!("it is open")
+    }
+
+    fn unmap(&self, _: &str) -> zos_host::Result<bool> {
+        unreachable!("it stays open")
+    }
+
+    fn clear_ends(&self, _: &OwnedFd, _: Bytes) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn format(&self, _: &OwnedFd) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn root(&self, _: &OwnedFd) -> zos_host::Result<OwnedFd> {
+        unreachable!("it is no share")
+    }
+
+    fn held(&self, _: &str, work: &mut dyn FnMut() -> io::Result<()>) -> zos_host::Result<()> {
+        work().map_err(|error| zos_host::Error::new("work", "", error))
+    }
+
+    fn look(&self, _: &str) -> zos_host::Result<Option<Look>> {
+        let mut looks = self.looks.lock().unwrap();
+        let look = if looks.len() > 1 { looks.remove(0) } else { looks[0] };
+        let mirror = look.map(|status| stack::Mirror::parse(status).unwrap());
+        Ok(Some(Look { mirror, mismatches: 0 }))
+    }
+
+    fn verify(&self, _: &str) -> zos_host::Result<()> {
+        Ok(())
+    }
+
+    fn change(&self, _: &Stack, change: DeviceChange<'_>) -> zos_host::Result<()> {
+        let word = match change {
+            DeviceChange::Join(_) => "join",
+            DeviceChange::Part => "part",
+            _ => "other",
+        };
+        self.changes.lock().unwrap().push(word.to_owned());
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_volume_moves_only_when_both_places_are_equal() {
+    const COPIES: Option<&str> = Some("raid1 2 Aa 1/9 recover 0 0 -");
+    const EQUAL: Option<&str> = Some("raid1 2 AA 9/9 idle 0 0 -");
+    const FAILED: Option<&str> = Some("raid1 2 AD 1/9 idle 0 0 -");
+    let check = async |looks: &[Option<&'static str>], moved: usize, changes: &[&str]| {
+        let world = World::new(2);
+        let told = Told { looks: Mutex::new(looks.to_vec()), ..Told::default() };
+        let devices = Arc::new(told);
+        let volumes = Volumes::over(Arc::clone(&devices) as Arc<dyn Devices>);
+        volumes.add_pool(world.pool(0)).unwrap();
+        volumes.create(wanted("web/data", MIB), &Turned).await.unwrap();
+        volumes.add_pool(world.pool(1)).unwrap();
+        let (progress, _) = tokio::sync::watch::channel(mover::Progress::default());
+        let done = volumes.move_away(&id(0), &progress).await;
+        assert_eq!((done.moved, done.stays.len()), (moved, 1 - moved), "{looks:?}: {done:?}");
+        assert_eq!(*devices.changes.lock().unwrap(), changes, "{looks:?}");
+        assert_eq!(volumes.list()[0].pools, [id(moved as u64)], "{looks:?}");
+        assert_eq!(world.left(1 - moved), 0, "{looks:?}");
+    };
+    check(&[COPIES, COPIES, EQUAL], 1, &["join", "part"]).await;
+    check(&[COPIES, FAILED], 0, &["join", "part"]).await;
+    // It was closed and opened anew: on its old place, without a mirror. Once before it is held, once just then.
+    check(&[COPIES, None], 0, &["join"]).await;
+    check(&[COPIES, EQUAL, None], 0, &["join"]).await;
 }
 
 #[tokio::test]
