@@ -84,6 +84,16 @@ mod tests {
     }
 
     #[test]
+    fn every_sample_is_a_good_deployment() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/examples");
+        for file in std::fs::read_dir(folder).unwrap() {
+            let file = DeploymentFile::read(&file.unwrap().path(), None).unwrap();
+            let deployment = Deployment::from_json(&file.body(None).unwrap());
+            assert!(deployment.is_ok(), "{}: {deployment:?}", file.name);
+        }
+    }
+
+    #[test]
     fn a_missing_version_is_filled_in() {
         let fields = parse("[workloads]\n", false).unwrap();
         let file = DeploymentFile { name: "a".parse().unwrap(), fields };

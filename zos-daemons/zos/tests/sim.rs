@@ -180,9 +180,19 @@ async fn a_volume_is_kept_gone_back_to_cloned_and_grown() {
 
     place.zos(&["snapshot", "delete", "hello/data@second", "--yes"]).await;
     // The clone is a volume of its own: what goes with the other's deployment does not touch it.
+    write("volumes.toml", include_str!("../../../docs/examples/volumes.toml"));
+    place.zos(&["apply", "-f", "volumes.toml", "--wait", "--timeout", "30"]).await;
+    let shown = place.zos(&["show", "volumes"]).await;
+    assert!(shown.contains("integrity  detect: a corrupt block is an error"), "{shown}");
+    let metrics = place.zos(&["node", "metrics"]).await;
+    for line in ["zos_provisiond_volumes 4.0", "zos_provisiond_snapshots 1.0"] {
+        assert!(metrics.contains(line), "no {line} in {metrics}");
+    }
+    assert!(metrics.contains("zos_provisiond_storage_reserved_bytes{class=\"ssd\"} "), "{metrics}");
+
     place.zos(&["delete", "hello"]).await;
     place.until(&["snapshot", "list", "--json"], "\"snapshots\": []").await;
-    assert!(place.zos(&["list"]).await.contains("1 ready, 1 running"));
+    assert!(place.zos(&["list"]).await.contains("copy     1        1 ready, 1 running"));
     place.fleet.end().await.unwrap();
 }
 
