@@ -3,6 +3,7 @@
 //! ```text
 //!  boot       every way to start a node leads to the same node
 //!  disks      the key's disk is kept, foreign disks are left alone, whatever comes when
+//!  keys       a volume opens with the TPM that sealed its key, or with its twin's key, and with no other
 //!  vm         a twin's VM runs, is walled in, and outlives the daemons around it
 //!  agent      a VM's PID 1 answers its host, through the jail
 //!  hostile    a guest that is up to no good is stood, and not felt
@@ -36,6 +37,7 @@ mod disks;
 mod evidence;
 mod hostile;
 mod jail;
+mod keys;
 mod kills;
 mod log;
 mod powercut;

@@ -32,6 +32,7 @@ pub const KNOWN: &[(&str, Rule)] = &[
     ("twin.receive", Rule::Text),
     ("twin.transmit", Rule::Text),
     ("identity", Rule::Text),
+    ("tpm", Rule::OneOf(&["new"])),
     ("hostname", Rule::Text),
     ("watchdog", Rule::Text),
     ("rescue", Rule::Text),
