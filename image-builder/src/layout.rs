@@ -1,7 +1,7 @@
 //! The node's root, file by file: the one place that says what is in the image.
 //!
 //! ```text
-//!  /init /bin/zosd /bin/zos-vmm                 ours
+//!  /init /bin/{zosd,zos-vmm,zos-virtiofsd}      ours
 //!  /etc/zos/{units,templates}/*.toml, image.toml   what PID 1 starts; what this image is
 //!  /etc/passwd /etc/group                       the users of the contract
 //!  /etc/protocols                               names for nft
@@ -179,13 +179,15 @@ mod tests {
         std::fs::write(dir.path().join("zos-init/units/storaged.toml"), "x = 1").unwrap();
         std::fs::write(dir.path().join("zos-init/units/notes.txt"), "").unwrap();
         let project = Project::around(dir.path()).unwrap();
-        let built = ["zos-init", "zosd", "zos-vmm"].map(|n| (n.to_owned(), b"elf".to_vec()));
+        let built = ["zos-init", "zosd", "zos-vmm", "zos-virtiofsd"]
+            .map(|n| (n.to_owned(), b"elf".to_vec()));
         let mut root = Root::new();
         add_ours(&mut root, &project, &built.into()).unwrap();
         let paths: Vec<&str> = root.files().map(|(path, _)| path).collect();
         assert_eq!(
             paths,
             [
+                "bin/zos-virtiofsd",
                 "bin/zos-vmm",
                 "bin/zosd",
                 "etc/group",

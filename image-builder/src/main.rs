@@ -48,7 +48,7 @@ enum Verb {
         /// Folder for results; a folder per architecture is made in it [default: out/ of the checkout]
         #[arg(long)]
         out: Option<PathBuf>,
-        /// Takes our programs (zos-init, zosd, zos-vmm, zos-guest) from a folder instead of compiling them
+        /// Takes our programs (zos-init, zosd, zos-vmm, zos-virtiofsd, zos-guest) from a folder instead of compiling them
         #[arg(long, value_name = "DIR")]
         programs: Option<PathBuf>,
     },

@@ -11,8 +11,12 @@ use crate::project::Project;
 use crate::tool;
 
 /// Package (= program) and where it goes; the guest's PID 1 goes into an initramfs of its own.
-pub const PROGRAMS: [(&str, &str); 3] =
-    [("zos-init", "init"), ("zosd", "bin/zosd"), ("zos-vmm", "bin/zos-vmm")];
+pub const PROGRAMS: [(&str, &str); 4] = [
+    ("zos-init", "init"),
+    ("zosd", "bin/zosd"),
+    ("zos-vmm", "bin/zos-vmm"),
+    ("zos-virtiofsd", "bin/zos-virtiofsd"),
+];
 /// PID 1 of `builtin:hello`.
 pub const GUEST: &str = "zos-guest";
 

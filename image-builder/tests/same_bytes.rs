@@ -48,7 +48,9 @@ fn the_same_inputs_give_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let programs = dir.path().join("programs");
     std::fs::create_dir(&programs).unwrap();
-    for (name, salt) in [("zos-init", 1), ("zosd", 2), ("zos-vmm", 3), ("zos-guest", 4)] {
+    for (name, salt) in
+        [("zos-init", 1), ("zosd", 2), ("zos-vmm", 3), ("zos-virtiofsd", 4), ("zos-guest", 5)]
+    {
         std::fs::write(programs.join(name), program(salt)).unwrap();
     }
     let build = |name: &str| {

@@ -1,7 +1,7 @@
 //! zos-guest: PID 1 of a micro-VM: an agent for its host, and the user space of `builtin:hello`.
 //!
 //! ```text
-//!  main: mounts ─▶ console ─▶ marker ─▶ agent ─▶ hello: disks ─▶ threads ─▶ a line a second
+//!  main: mounts ─▶ console ─▶ marker ─▶ agent ─▶ hello: disks, shares ─▶ threads ─▶ a line a second
 //!                                                 ├─ network: DHCPv4 on eth0, for ever
 //!                                                 ├─ http: 8080, GET /, /reach?to=IP:PORT, /write?seconds=N
 //!                                                 ├─ echo: UDP 8080
@@ -9,7 +9,8 @@
 //!                                                 └─ power: button (evdev), Ctrl-Alt-Del (SIGINT)
 //! ```
 //!
-//! Hello reports what it sees and stores how often it started with this disk, and the writer's numbers.
+//! Hello reports what it sees and stores how often it started with this disk and with each share, and the
+//! writer's numbers.
 //! With `zos.guest=agent` on the kernel's command line there is the agent alone: everything else is its
 //! host's to ask for.
 #![forbid(unsafe_code)]
@@ -23,6 +24,7 @@ mod machine;
 mod network;
 mod power;
 mod report;
+mod shares;
 mod start;
 mod writer;
 
@@ -85,7 +87,7 @@ fn by_hand() -> anyhow::Result<ExitCode> {
 }
 
 fn hello() -> anyhow::Result<ExitCode> {
-    let disks = Arc::new(disks::survey());
+    let (disks, shares) = (Arc::new(disks::survey()), Arc::new(shares::survey()));
     let network = Arc::new(network::Network::default());
     network::spawn(network.clone())?;
     // Where the boot is counted the ring behind the counter may be ours, too.
@@ -93,7 +95,7 @@ fn hello() -> anyhow::Result<ExitCode> {
     let writer = counted
         .and_then(|disk| writer::Writer::spawn(&Path::new("/dev").join(&disk.name)).ok().flatten());
     let writes = writer.clone();
-    let see = move || Report::now(&disks, &network, writes.as_ref());
+    let see = move || Report::now(&disks, &shares, &network, writes.as_ref());
     http::spawn(see.clone(), writer)?;
     echo::spawn()?;
 

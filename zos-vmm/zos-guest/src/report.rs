@@ -3,6 +3,7 @@
 use crate::disks::Disk;
 use crate::machine::{self, Memory};
 use crate::network::{Interface, Network};
+use crate::shares::{self, Share};
 use crate::writer::{Writer, Writes};
 use serde::Serialize;
 
@@ -18,6 +19,8 @@ pub(crate) struct Report {
     boots: Option<u64>,
     /// The numbers on that disk, when it has room for them.
     writes: Option<Writes>,
+    /// The shared folders.
+    shares: Vec<shares::Now>,
     networks: Vec<Interface>,
     /// Where DHCP stands.
     dhcp: String,
@@ -27,7 +30,12 @@ pub(crate) struct Report {
 
 impl Report {
     /// As it is now.
-    pub(crate) fn now(disks: &[Disk], network: &Network, writer: Option<&Writer>) -> Self {
+    pub(crate) fn now(
+        disks: &[Disk],
+        shares: &[Share],
+        network: &Network,
+        writer: Option<&Writer>,
+    ) -> Self {
         let status = network.status();
         Self {
             kernel: machine::kernel(),
@@ -37,6 +45,7 @@ impl Report {
             boots: disks.iter().find_map(|disk| disk.boots),
             writes: writer.map(Writer::writes),
             disks: disks.to_vec(),
+            shares: shares.iter().map(Share::now).collect(),
             networks: crate::network::interfaces(),
             dhcp: status.words,
             gateway: status.gateway,
@@ -54,6 +63,14 @@ impl Report {
             line += &format!(", {} {} MiB", disk.name, disk.bytes >> 20);
             if let Some(boots) = disk.boots {
                 line += &format!(" boots: {boots}");
+            }
+        }
+        for share in &self.shares {
+            match (&share.start, &share.starts) {
+                (Some(start), Some(starts)) => {
+                    line += &format!(", share {} start {start} of {starts}", share.tag);
+                }
+                _ => line += &format!(", share {} fails", share.tag),
             }
         }
         for network in &self.networks {
