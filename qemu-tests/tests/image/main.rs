@@ -14,6 +14,7 @@
 //!  bad_input  what is missing or broken is shown, and the node goes on as far as it can
 //!  jail       what a VMM may not that a guest has taken over
 //!  quarantine what a VM takes is counted; one that ends again and again is left alone
+//!  shares     VMs have a folder together, which outlives them and stands nowhere in the tree
 //!  sandbox    what a service may not, in its fence
 //!  supervision  bad services, bad unit files and bad callers disturb nobody else
 //!  evidence   a machine that dies comes back, and knows why it died
@@ -43,6 +44,7 @@ mod log;
 mod powercut;
 mod quarantine;
 mod sandbox;
+mod shares;
 mod supervision;
 mod varlink;
 mod vm;

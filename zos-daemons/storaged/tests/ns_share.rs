@@ -68,6 +68,24 @@ fn a_share_keeps_its_files_grows_with_its_volume_and_is_never_made_anew_by_openi
             assert!(free(&one) > size / 10 * 9, "{} of {size}", free(&one));
         }
 
+        // A copy of it, block by block, is another share, though the kernel knows both by one number.
+        let (copy, device) = (folder.join("copy"), attach(&file, large));
+        let one = share::root(&device).unwrap();
+        rustix::fs::syncfs(&File::open(places(&one)).unwrap()).unwrap();
+        fs::copy(&file, &copy).unwrap();
+        let other = attach(&copy, large);
+        let two = share::root(&other).unwrap();
+        fs::write(places(&one).join("c"), "of the first").unwrap();
+        fs::write(places(&two).join("c"), "of the copy").unwrap();
+        assert_eq!(fs::read_to_string(places(&two).join("a")).unwrap(), "kept");
+        assert_eq!(fs::read_to_string(places(&one).join("c")).unwrap(), "of the first");
+        drop((one, two, device, other));
+        for (file, words) in [(&file, "of the first"), (&copy, "of the copy")] {
+            let device = attach(file, large);
+            let root = share::root(&device).unwrap();
+            assert_eq!(fs::read_to_string(places(&root).join("c")).unwrap(), words);
+        }
+
         // One that is broken is an error each time, and left as it is.
         let device = File::from(attach(&file, large));
         let hole = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use zos_api::local::Change;
 use zos_api::local::storage::{CreateVolume, VolumeChange};
 use zos_daemon::CallError;
-use zos_types::deployment::KeyHolder;
+use zos_types::deployment::{Content, KeyHolder};
 use zos_types::volume::Footprint;
 use zos_types::{Bytes, FieldError, TwinId, WorkloadName};
 
@@ -238,6 +238,7 @@ impl Volumes {
         let Some(size) = held.record.growing else { return Ok(()) };
         let places = self.files(&held.id, &held.record.legs);
         let (old, integrity) = (held.record.size, held.record.integrity);
+        let has_files = held.record.holds == Content::Share && !held.record.fresh;
         let stack = super::Stack { size, ..self.stack(&held.record) };
         let devices = Arc::clone(&self.devices);
         blocking("make larger", &held.id, move || {
@@ -245,8 +246,12 @@ impl Volumes {
             for (_, files) in &places {
                 files.extend(old, size, integrity, &reserve)?;
             }
-            if devices.find(&stack.name).map_err(io::Error::other)?.is_some() {
+            if let Some(device) = devices.find(&stack.name).map_err(io::Error::other)? {
                 devices.change(&stack, DeviceChange::Size).map_err(io::Error::other)?;
+                if has_files {
+                    // Its servers see the room at once: a mount of ours for a moment grows the one file system.
+                    devices.root(&device).map_err(io::Error::other)?;
+                }
             }
             Ok::<_, io::Error>(())
         })
