@@ -72,6 +72,16 @@ mod tests {
     use super::*;
 
     const HELLO: &str = include_str!("../../../docs/examples/hello.toml");
+    const SHARES: &str = include_str!("../../../docs/examples/shares.toml");
+
+    #[test]
+    fn the_sample_of_shares_is_a_good_deployment() {
+        let file =
+            DeploymentFile { name: "web".parse().unwrap(), fields: parse(SHARES, false).unwrap() };
+        let deployment = Deployment::from_json(&file.body(None).unwrap()).unwrap();
+        let kinds: Vec<&str> = deployment.workloads.values().map(|w| w.kind()).collect();
+        assert_eq!(kinds, ["share", "vm", "vm"]);
+    }
 
     #[test]
     fn the_sample_is_a_good_deployment() {
