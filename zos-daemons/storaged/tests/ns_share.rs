@@ -37,7 +37,7 @@ fn a_share_keeps_its_files_grows_with_its_volume_and_is_never_made_anew_by_openi
             return;
         }
         let file = folder.join("volume");
-        let (small, large) = (256 << 20, 2 << 30);
+        let (small, large) = (256 << 20, 512 << 20);
         let device = attach(&file, small);
         // What never had a file system has no root, and isn't given one.
         share::root(&device).unwrap_err();
