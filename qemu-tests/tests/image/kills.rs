@@ -138,8 +138,9 @@ impl Known {
         }
         if self.there.contains_key("hello") {
             let log = api.wait_log(("hello", "hello"), "boots: ", SOON)?;
-            let boots = log.split("boots: ").last().and_then(|text| text.split_whitespace().next());
-            let boots: u64 = boots.context("a number of starts")?.parse()?;
+            let last = log.rsplit("boots: ").next().unwrap_or_default();
+            let digits: String = last.chars().take_while(char::is_ascii_digit).collect();
+            let boots: u64 = digits.parse().context("how often the guest has started")?;
             ensure!(boots > self.boots, "the guest counted {} starts, now {boots}", self.boots);
             self.boots = boots;
         }
