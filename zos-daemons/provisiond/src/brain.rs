@@ -12,7 +12,7 @@
 mod judge;
 mod snapshots;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ use zos_types::capacity::Resources;
 use zos_types::disk::Pool;
 use zos_types::status::DeploymentStatus;
 use zos_types::volume::{Footprint, VolumeState};
-use zos_types::{Capacity, Deployment, Fault, Name, Workload, cloud};
+use zos_types::{Bytes, Capacity, Deployment, Fault, Name, Workload, cloud};
 
 use self::judge::judge;
 use crate::attempts::{Attempts, Millis};
@@ -50,8 +50,8 @@ pub const PACE: Pace = Pace {
 };
 /// How long others may take to tell what they have.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often it is looked around anew because something came to its end meanwhile.
-const TRIES: u32 = 10;
+/// How many of the last things that took room are remembered, for those who looked around before.
+const RECENT: usize = 4096;
 
 /// What storaged told: volumes and snapshots.
 type Told = (Vec<Volume>, Vec<Snapshot>);
@@ -78,6 +78,8 @@ struct State {
     dropping: BTreeSet<(Key, Name)>,
     /// Counts ends of steps: what was asked before one and answered after it is out of date.
     ends: u64,
+    /// The last of them that took room, by their count.
+    recent: VecDeque<(u64, Need)>,
 }
 
 /// What twins hold of the disks, as far as it was seen.
@@ -138,6 +140,24 @@ impl State {
         each.fold(Default::default(), |sum, each| (sum.0 + each.0, sum.1 + each.1))
     }
 
+    /// Remembers that a volume was made or has grown: that room is taken.
+    fn took(&mut self, volume: &Volume) {
+        let each = |size| Footprint::of(size, volume.integrity).each;
+        let before = self.seen.volume(&(volume.twin, volume.name.clone()));
+        let before = before.map_or(Bytes(0), |before| each(before.size));
+        let takes = Footprint::of(volume.size, volume.integrity);
+        let takes = Footprint { each: takes.each - before, ..takes };
+        self.took_need(Need { class: volume.class, takes, on: volume.pools.clone() });
+    }
+
+    /// Remembers that room was taken, at the end that is the last one.
+    fn took_need(&mut self, need: Need) {
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((self.ends, need));
+    }
+
     /// What twins hold of the disks.
     fn held(&self) -> Held {
         let volumes: Vec<&Volume> = self.seen.volumes.iter().flat_map(BTreeMap::values).collect();
@@ -173,6 +193,7 @@ impl Brain {
             taking: BTreeMap::new(),
             dropping: BTreeSet::new(),
             ends: 0,
+            recent: VecDeque::new(),
         };
         let (state, wake) = (Mutex::new(state), Wake::default());
         Self { state, wake, bus, faults, start: Instant::now() }
@@ -282,29 +303,28 @@ impl Brain {
         }
     }
 
-    /// The state, and what the node has at the same moment: nothing came to its end between. Whoever
-    /// takes nothing of it needs not know it.
+    /// The state, and what the node has. What came to its end between the two is in the room as well, at
+    /// worst twice. Whoever takes nothing of the node needs not know it.
     async fn look_around(&self, needed: bool) -> (MutexGuard<'_, State>, Result<Room, CallError>) {
-        let mut tries = 0;
-        loop {
-            let ends = self.state.lock().await.ends;
-            let room = if needed { self.room().await } else { Ok((Room::default(), None)) };
-            let mut state = self.state.lock().await;
-            if state.ends != ends && room.is_ok() && needed {
-                tries += 1;
-                if tries < TRIES {
-                    continue;
-                }
-                return (state, Err(CallError::busy("the node is busy with its disks; try again")));
+        let ends = self.state.lock().await.ends;
+        let asked = if needed { self.room().await } else { Ok((Room::default(), None)) };
+        let mut state = self.state.lock().await;
+        let room = asked.and_then(|(mut room, told)| {
+            if let Some((volumes, snapshots)) = told.filter(|_| state.ends == ends) {
+                state.seen.tell(volumes, snapshots);
             }
-            let room = room.map(|(room, told)| {
-                if let Some((volumes, snapshots)) = told {
-                    state.seen.tell(volumes, snapshots);
-                }
-                room
-            });
-            return (state, room);
-        }
+            if needed && state.seen.volumes.is_none() {
+                return Err(CallError::busy("storaged has not told of its volumes yet"));
+            }
+            let oldest = state.recent.front().map_or(state.ends, |(end, _)| *end);
+            if state.recent.len() == RECENT && oldest > ends + 1 {
+                return Err(CallError::busy("the node is busy with its disks; try again"));
+            }
+            let since = state.recent.iter().filter(|(end, _)| *end > ends);
+            room.taken = since.map(|(_, need)| need.clone()).collect();
+            Ok(room)
+        });
+        (state, room)
     }
 
     /// What the node has, with the volumes and snapshots that take of it.
@@ -316,7 +336,8 @@ impl Brain {
                 self.bus.call(ListVolumes {}),
                 self.bus.call(ListSnapshots { twin: None }),
             )?;
-            let room = Room { capacity: measured.capacity, pools: pools.pools };
+            let (capacity, pools) = (measured.capacity, pools.pools);
+            let room = Room { capacity, pools, taken: Vec::new() };
             Ok((room, Some((volumes.volumes, snapshots.snapshots))))
         };
         let late = || CallError::busy("the node does not yet know what it has; try again shortly");
@@ -413,6 +434,9 @@ impl Brain {
         let noted = |e: StoreError| CallError::failed(&e).to_string();
         let result = match result {
             Ok(made) => {
+                if let Some(made) = &made {
+                    state.took(made);
+                }
                 state.seen.apply(step, made);
                 steps::note(&mut state.book, step).map_err(noted)
             }
@@ -436,6 +460,8 @@ impl Brain {
 struct Room {
     capacity: Capacity,
     pools: Vec<Pool>,
+    /// What was taken of it while it was asked for.
+    taken: Vec<Need>,
 }
 
 /// What is set aside for volumes.

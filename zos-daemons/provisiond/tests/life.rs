@@ -629,3 +629,41 @@ async fn a_clone_is_made_of_what_is_there_and_its_origin_waits_for_it() {
     let done = ["remove web/hello", "create web/copy from web/data@monday", "delete web/data"];
     assert_eq!(node.world.log(), done);
 }
+
+/// Thirty twins' wishes at once for what fourteen can have, while it is being made.
+#[tokio::test]
+async fn wishes_at_once_get_no_more_than_there_is() {
+    let node = Node::start().await;
+    let body = r#"{"version": 1, "workloads": {"data": {"type": "volume", "size": "1GiB"}}}"#;
+    let puts = (0..30).map(|i| {
+        let (bus, name) = (node.bus.clone(), format!("n{i}").parse().unwrap());
+        let evidence = Evidence { base: "base".into(), signature: "c2ln".into() };
+        let (body, dry_run) = (BASE64_STANDARD.encode(body), false);
+        let put = Put { twin: twin(), name, body, evidence, dry_run };
+        tokio::spawn(async move { bus.call(put).await })
+    });
+    let mut taken = 0;
+    for put in puts.collect::<Vec<_>>() {
+        match put.await.unwrap() {
+            Ok(_) => taken += 1,
+            Err(CallError::Full { .. }) => {}
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert!((1..=14).contains(&taken), "{taken}");
+    node.until("made", |world| world.volumes.lock().unwrap().len() == taken).await;
+    // What was taken in two minds is free again when all is made: the rest goes to who asks then.
+    let mut last = 0;
+    for i in 30..60 {
+        let evidence = Evidence { base: "base".into(), signature: "c2ln".into() };
+        let (name, body) = (format!("n{i}").parse().unwrap(), BASE64_STANDARD.encode(body));
+        let put = Put { twin: twin(), name, body, evidence, dry_run: false };
+        match node.bus.call(put).await {
+            Ok(_) => last += 1,
+            Err(CallError::Full { .. }) => {}
+            Err(other) => panic!("{other:?}"),
+        }
+        node.until("made", |world| world.volumes.lock().unwrap().len() == taken + last).await;
+    }
+    assert_eq!(taken + last, 14);
+}

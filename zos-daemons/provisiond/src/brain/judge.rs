@@ -57,7 +57,7 @@ pub(super) fn judge(
 /// The pools, with all that is promised of them: to all deployments but one, and to snapshots.
 pub(super) fn space(state: &State, there: &There<'_>, but: Option<&Owner>, room: &Room) -> Space {
     let mut promised = there.promised(&state.book, but);
-    promised.extend(state.taking.values().cloned());
+    promised.extend(state.taking.values().chain(&room.taken).cloned());
     Space::new(&room.pools).with(promised)
 }
 

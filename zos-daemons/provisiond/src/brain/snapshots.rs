@@ -62,8 +62,11 @@ impl Brain {
             let result = brain.bus.within(PATIENCE).call(call).await;
             let mut state = brain.state.lock().await;
             state.ends += 1;
-            state.taking.remove(&id);
+            let need = state.taking.remove(&id);
             let taken = result?;
+            if let Some(need) = need {
+                state.took_need(need);
+            }
             let status = shown(&taken);
             state.seen.snapshots.entry(id.0).or_default().push(taken);
             Ok(Taken { change: Change::Created, snapshot: status })
