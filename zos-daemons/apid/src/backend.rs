@@ -7,6 +7,7 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+pub use zos_api::client::DiskChange;
 use zos_api::local::CallError;
 use zos_api::local::capacity::Measured;
 use zos_api::local::identity::PublicSealingKey;
@@ -18,6 +19,7 @@ use zos_api::local::provision::{
 use zos_api::local::storage::{DescribeKey, UnlockVolume};
 use zos_api::local::vm::ReadLog;
 use zos_types::Fault;
+use zos_types::disk::{Disk, DiskPlan, Pool};
 use zos_types::machine::Network;
 use zos_types::status::DeploymentStatus;
 use zos_types::volume::{SnapshotStatus, VolumeKey};
@@ -64,6 +66,20 @@ pub trait Services: Send + Sync + 'static {
     fn restart(&self, name: String) -> Answer<'_, ()>;
     /// A service's log after a cursor; with `follow` also what comes.
     fn read_lines(&self, name: String, after: u64, follow: bool) -> Answer<'_, LineStream>;
+}
+
+/// The node's disks, which are the farmer's.
+pub trait Disks: Send + Sync + 'static {
+    /// Every disk.
+    fn disks(&self) -> Answer<'_, Vec<Disk>>;
+    /// Every pool.
+    fn pools(&self) -> Answer<'_, Vec<Pool>>;
+    /// Begins a scrub.
+    fn scrub(&self, pool: String) -> Answer<'_, ()>;
+    /// What a change would do to a disk.
+    fn plan(&self, disk: String, change: DiskChange) -> Answer<'_, DiskPlan>;
+    /// Carries out a plan by its hash. Answers when a disk is adopted, or when its release is noted.
+    fn confirm(&self, disk: String, change: DiskChange, plan: String) -> Answer<'_, ()>;
 }
 
 /// Twins' deployments.

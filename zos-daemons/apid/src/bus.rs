@@ -1,5 +1,6 @@
 //! The ports over local calls: each bounded, so that a part that hangs hangs nobody else.
 
+mod disks;
 mod farmer;
 mod keys;
 mod snapshots;

@@ -3,6 +3,7 @@
 //! It judges a deployment as `provisiond` does, by [`Deployment::from_json`], and then says at once
 //! that everything runs. For tests only; nothing of it is in a node's image.
 
+mod disks;
 mod keys;
 mod services;
 mod snapshots;
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use disks::FakeDisks;
 use ed25519_dalek::{Signer, SigningKey};
 use jiff::Timestamp;
 use keys::FakeKeys;
@@ -60,6 +62,7 @@ pub struct FakeNode {
     stuck: Arc<AtomicBool>,
     kept: Arc<Mutex<AllKept>>,
     init: Arc<FakeInit>,
+    disks: Arc<FakeDisks>,
     keys: Arc<FakeKeys>,
     settings: Arc<Mutex<BTreeMap<String, String>>>,
 }
@@ -104,6 +107,7 @@ impl FakeNode {
             stuck: Arc::default(),
             kept: Arc::default(),
             init: Arc::default(),
+            disks: Arc::default(),
             settings: Arc::new(Mutex::new(BTreeMap::from([("farm".into(), "7".into())]))),
         }
     }

@@ -11,7 +11,7 @@
 //! answer in time is a fault in `GET /v1/node` and a 503 elsewhere.
 //!
 //! The farmer is whoever signs with the key of `zos.farmer=` ([`Farmer`]): the node's services, their
-//! logs, its power, its crashes and its metrics are his. A twin's deployments are not.
+//! logs, its disks, its power, its crashes and its metrics are his. A twin's deployments are not.
 #![forbid(unsafe_code)]
 
 pub mod backend;
@@ -32,7 +32,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
-use backend::{Deployments, Keys, Machine, Services, Snapshots};
+use backend::{Deployments, Disks, Keys, Machine, Services, Snapshots};
 use epoch::Epoch;
 pub use farmer::{Farm, Farmer};
 use metrics::Served;
@@ -55,6 +55,7 @@ pub struct Api {
     shutdown: Shutdown,
     machine: Arc<dyn Machine>,
     services: Arc<dyn Services>,
+    disks: Arc<dyn Disks>,
     deployments: Arc<dyn Deployments>,
     snapshots: Arc<dyn Snapshots>,
     keys: Arc<dyn Keys>,
@@ -62,7 +63,7 @@ pub struct Api {
 
 impl Api {
     /// An API that listens from now on, in a new epoch.
-    pub fn new<N: Machine + Services + Deployments + Snapshots + Keys>(
+    pub fn new<N: Machine + Services + Disks + Deployments + Snapshots + Keys>(
         identity: Identity,
         daemon: &Daemon,
         node: &Arc<N>,
@@ -79,6 +80,7 @@ impl Api {
             shutdown: daemon.shutdown.clone(),
             machine: Arc::<N>::clone(node),
             services: Arc::<N>::clone(node),
+            disks: Arc::<N>::clone(node),
             deployments: Arc::<N>::clone(node),
             snapshots: Arc::<N>::clone(node),
             keys: Arc::<N>::clone(node),

@@ -8,10 +8,11 @@ use axum::http::{Response, StatusCode};
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use tokio::time::timeout;
-use zos_api::client::{Address, Client, ClientError, ServiceLog};
+use zos_api::client::{Address, Client, ClientError, DiskChange, ServiceLog};
 use zos_api::local::init::{Action, UnitState};
 use zos_api::node::farmer::{LogGap, LogLine, LogRecord, PowerAction};
 use zos_api::signature::{Moment, Parts, sign};
+use zos_types::disk::Role;
 use zos_types::{Id, Name, Problem};
 
 /// The farmer's key, and another.
@@ -70,12 +71,18 @@ fn slug(response: &Response<Bytes>) -> (u16, String) {
 }
 
 /// Everything that is the farmer's.
-const ROUTES: [(&str, &str, &[u8]); 7] = [
+const ROUTES: [(&str, &str, &[u8]); 13] = [
     ("GET", "/v1/services", b""),
     ("GET", "/v1/services/apid", b""),
     ("POST", "/v1/services/apid/restart", b""),
     ("GET", "/v1/services/apid/log?follow=true", b""),
     ("POST", "/v1/node/power", br#"{"action": "reboot"}"#),
+    ("GET", "/v1/disks", b""),
+    ("GET", "/v1/disks/sda", b""),
+    ("POST", "/v1/disks/sda/adopt?dry_run=true", b""),
+    ("POST", "/v1/disks/sda/release", br#"{"plan": "00"}"#),
+    ("GET", "/v1/pools", b""),
+    ("POST", "/v1/pools/00000000000000aa/scrub", b""),
     ("GET", "/v1/node/crashes", b""),
     ("GET", "/v1/metrics", b""),
 ];
@@ -288,4 +295,62 @@ async fn a_slow_reader_of_a_log_gets_all_of_it() {
         let cursor = line(&mut log).await.cursor;
         assert!(cursor.ends_with(&format!(".{count}")), "{cursor}");
     }
+}
+
+#[tokio::test]
+async fn a_disk_is_adopted_by_the_hash_of_its_plan_alone() {
+    let (node, run) = start().await;
+    let client = client(&node, &run, FARMER);
+    let plan = client.plan("sda", DiskChange::Adopt).await.unwrap();
+    assert_eq!(plan.loses, ["a Linux file system “photos”"]);
+    // Somebody writes to it in between.
+    node.touch_disk("sda");
+    let stale = client.confirm("sda", DiskChange::Adopt, &plan.hash).await.unwrap_err();
+    let problem = stale.problem().unwrap();
+    assert_eq!((problem.status, problem.slug()), (409, "conflict"), "{problem:?}");
+    assert_eq!(client.disk("sda").await.unwrap().role, Role::Foreign);
+    let plan = client.plan("wwn-sda", DiskChange::Adopt).await.unwrap();
+    let adopted = client.confirm("wwn-sda", DiskChange::Adopt, &plan.hash).await.unwrap();
+    assert_eq!((adopted.name.as_str(), adopted.role), ("sda", Role::Ours));
+    // What is done can't be done again.
+    let again = client.confirm("sda", DiskChange::Adopt, &plan.hash).await.unwrap_err();
+    assert_eq!(again.problem().unwrap().status, 409);
+
+    let plan = client.plan("nvme0n1", DiskChange::Release).await.unwrap();
+    let leaving = client.confirm("nvme0n1", DiskChange::Release, &plan.hash).await.unwrap();
+    assert_eq!(leaving.role, Role::Leaving);
+    assert_eq!(client.pools().await.unwrap().pools[0].disk, "nvme0n1");
+    assert_eq!(client.disks().await.unwrap().disks.len(), 2);
+
+    let scrubbed = client.scrub("00000000000000aa").await.unwrap();
+    assert!(scrubbed.scrub.is_some_and(|scrub| scrub.ended.is_none()));
+    let absent = client.scrub("aa").await.unwrap_err();
+    assert_eq!(absent.problem().unwrap().status, 404);
+}
+
+#[tokio::test]
+async fn words_about_disks_that_say_too_little_or_too_much_do_nothing() {
+    let (node, run) = start().await;
+    let client = client(&node, &run, FARMER);
+    let mut count = 0;
+    let mut check = async |target: &str, body: &str, media: &str, expected: (u16, &str)| {
+        count += 1;
+        let request = Request { method: "POST", target, body: body.as_bytes(), media };
+        let refused = send(&client, FARMER, &format!("d{count}"), &request).await;
+        assert_eq!(slug(&refused), (expected.0, expected.1.to_owned()), "{target} {body}");
+    };
+    let json = "application/json";
+    let plan = client.plan("sda", DiskChange::Adopt).await.unwrap();
+    let word = format!("{{\"plan\": \"{}\"}}", plan.hash);
+    check("/v1/disks/sda/adopt", "", json, (400, "invalid")).await;
+    check("/v1/disks/sda/adopt", "{}", json, (400, "invalid")).await;
+    check("/v1/disks/sda/adopt", &word, "text/plain", (415, "media-type")).await;
+    check("/v1/disks/sda/adopt?dry_run=true", &word, json, (400, "invalid")).await;
+    check("/v1/disks/sda/adopt?force=true", &word, json, (400, "invalid")).await;
+    check("/v1/disks/sdx/adopt", &word, json, (404, "not-found")).await;
+    check("/v1/disks/nvme0n1/adopt", &word, json, (409, "conflict")).await;
+    check("/v1/disks/sda/release", &word, json, (409, "conflict")).await;
+    assert_eq!(client.disk("sda").await.unwrap().role, Role::Foreign);
+    let absent = client.disk("sdx").await.unwrap_err();
+    assert_eq!(absent.problem().unwrap().status, 404);
 }

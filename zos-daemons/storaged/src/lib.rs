@@ -13,6 +13,7 @@
 //! stops the VMs first and unmounts then, and a storaged that is started again finds all as it was.
 #![forbid(unsafe_code)]
 
+pub mod adopt;
 mod boot_medium;
 mod calls;
 pub mod care;

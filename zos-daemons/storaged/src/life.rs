@@ -1,5 +1,6 @@
 //! The keeper's hands: uevents and calls in, jobs done, faults and answers out.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -14,11 +15,16 @@ use zos_host::block::{self, Uevents};
 use zos_types::disk::Disk;
 use zos_types::{Fault, NodeId};
 
+mod farmer;
+
+pub use self::farmer::{Asks, Wish};
+use self::farmer::{Message, Orders};
 use crate::Places;
 use crate::care::{self, Care, Held, Seen};
-use crate::keeper::{DiskKey, Event, Job, Keeper, Memory};
+use crate::disk::header::Stage;
+use crate::keeper::{DiskKey, Event, Job, Keeper, Memory, NotTaken};
 use crate::machine::Machine;
-use crate::pool::Pool;
+use crate::pool::{Pool, PoolError};
 use crate::volume::Volumes;
 
 /// What the answers are made of.
@@ -38,6 +44,8 @@ pub struct View {
     pub volumes: Volumes,
     /// News for the keeper.
     pub news: mpsc::Sender<Event>,
+    /// The farmer's questions and orders.
+    pub asks: Asks,
 }
 
 /// The keeper with what it works on.
@@ -64,6 +72,9 @@ pub struct Life {
     /// Open pools by id, for the state's place.
     pools: BTreeMap<String, Pool>,
     remembered: Option<Memory>,
+    asks: Asks,
+    asked: Option<mpsc::Receiver<Message>>,
+    orders: Orders,
 }
 
 /// Reads what an earlier storaged of this boot left.
@@ -97,6 +108,7 @@ impl Life {
         let mover = Arc::new(volumes.clone());
         let (care, care_view) =
             care::life::Life::new(care, machine.hands(), mover, faults.clone(), seen_view);
+        let (asks, asked) = Asks::new();
         let view = View {
             care: care_view,
             settled: settled_view,
@@ -105,6 +117,7 @@ impl Life {
             steady: steady_view,
             volumes: volumes.clone(),
             news: news.clone(),
+            asks: asks.clone(),
         };
         let remembered = keeper.memory();
         let life = Self {
@@ -126,6 +139,9 @@ impl Life {
             volumes,
             pools: BTreeMap::new(),
             remembered,
+            asks,
+            asked: Some(asked),
+            orders: Orders::new(),
         };
         (life, view, care)
     }
@@ -133,8 +149,15 @@ impl Life {
     /// Lives until the last of those who send news has gone, which is never.
     pub async fn run(mut self) {
         let mut wake = self.handle(Event::Tick).await;
-        while let Some(event) = self.next(wake).await {
-            wake = self.handle(event).await;
+        let Some(mut asked) = self.asked.take() else { return };
+        loop {
+            wake = tokio::select! {
+                event = self.next(wake) => match event {
+                    Some(event) => self.handle(event).await,
+                    None => return,
+                },
+                Some(message) = asked.recv() => self.answer(message).await,
+            };
         }
     }
 
@@ -157,19 +180,35 @@ impl Life {
     }
 
     async fn handle(&mut self, event: Event) -> Option<Duration> {
-        if let Event::Opened(_, Ok(pool)) = &event {
-            self.open(pool.as_ref().clone()).await;
+        match &event {
+            Event::Opened(_, Ok(pool)) | Event::Taken(_, Ok(pool)) => {
+                self.open(pool.as_ref().clone()).await;
+            }
+            Event::Owned(_, Ok(header)) => self.volumes.set_header(header),
+            Event::Drained(key, Ok(())) => {
+                let pool = self.keeper.subject(&key.name).and_then(|subject| subject.report.pool);
+                pool.and_then(|pool| self.pools.remove(&pool));
+            }
+            _ => {}
         }
+        self.report(&event);
         match &event {
             Event::Disks(..) => self.listed = true,
             Event::Judged(..)
             | Event::Marked(..)
             | Event::Opened(..)
             | Event::Owned(..)
+            | Event::Taken(..)
+            | Event::Drained(..)
+            | Event::Wiped(..)
             | Event::Prepared(_) => {
                 self.working = self.working.saturating_sub(1);
             }
-            Event::Identity(..) | Event::Tick => {}
+            Event::Identity(..)
+            | Event::Told(..)
+            | Event::Take(..)
+            | Event::Release(..)
+            | Event::Tick => {}
         }
         let (jobs, wake) = self.keeper.handle(self.now(), event);
         for job in jobs {
@@ -294,6 +333,44 @@ impl Life {
                 Box::new(move || {
                     let owned = machine.own(&disk, &header, owner);
                     Event::Owned(key, owned.map(Box::new).map_err(|error| in_words(&error)))
+                })
+            }
+            Job::Take(key, plan, word) => {
+                let Some(disk) = disk(&key) else { return };
+                Box::new(move || {
+                    let made = machine.take(&disk, &plan, &word);
+                    let made = made.map(Box::new).map_err(|error| match error {
+                        PoolError::Changed(why) => NotTaken::Refused(why),
+                        error => NotTaken::Failed(in_words(&error)),
+                    });
+                    Event::Taken(key, made)
+                })
+            }
+            Job::Leave(key, header) => {
+                let Some(disk) = disk(&key) else { return };
+                Box::new(move || {
+                    let marked = machine.set_stage(&disk, &header, Stage::Leaving);
+                    Event::Owned(key, marked.map(Box::new).map_err(|error| in_words(&error)))
+                })
+            }
+            Job::Drain(key, pool) => {
+                self.working += 1;
+                tokio::spawn(farmer::drain(self.volumes.clone(), key, pool, news));
+                return;
+            }
+            Job::Wipe(key, header) => {
+                let Some(disk) = disk(&key) else { return };
+                let (news, wiped) = (news.clone(), key.clone());
+                Box::new(move || {
+                    let last = Cell::new(None);
+                    let told = |percent: u8| {
+                        if last.replace(Some(percent)) != Some(percent) {
+                            let words = format!("{percent} %");
+                            let _ = news.blocking_send(Event::Told(key.clone(), words));
+                        }
+                    };
+                    let done = machine.wipe(&disk, &header, &told);
+                    Event::Wiped(wiped, done.map(Box::new).map_err(|error| in_words(&error)))
                 })
             }
             Job::Prepare(id) => {

@@ -13,8 +13,9 @@ use tokio::sync::mpsc;
 use zos_host::block::Disk;
 use zos_types::NodeId;
 
+use crate::adopt::contents::Contents;
 use crate::care::{self, port::Hands};
-use crate::disk::header::Header;
+use crate::disk::header::{Header, Stage};
 use crate::disk::judge::{self, Verdict};
 use crate::disk::marks::{self, Marks};
 use crate::disk::read::Reader;
@@ -40,6 +41,14 @@ pub trait Machine: std::fmt::Debug + Send + Sync + 'static {
     fn open(&self, disk: &Disk, header: &Header) -> Result<Pool, PoolError>;
     /// Gives a pool an owner; durable when it returns.
     fn own(&self, disk: &Disk, header: &Header, owner: NodeId) -> Result<Header, PoolError>;
+    /// Looks at all that the farmer should know of a disk; the disk is as it is now.
+    fn look(&self, disk: &Disk) -> Result<(Disk, Contents), PoolError>;
+    /// Makes a pool over what is on a disk, if it is as in the plan of this hash, and opens it.
+    fn take(&self, disk: &Disk, plan: &Plan, word: &str) -> Result<Pool, PoolError>;
+    /// Writes how far a pool is; durable when it returns.
+    fn set_stage(&self, disk: &Disk, header: &Header, stage: Stage) -> Result<Header, PoolError>;
+    /// Lets go of an empty pool and wipes its disk. `told` hears how far it is, in percent.
+    fn wipe(&self, disk: &Disk, header: &Header, told: &dyn Fn(u8)) -> Result<Header, PoolError>;
     /// Lets go of a pool whose disk is gone.
     fn close(&self, pool: &str);
     /// Shows the state of a pool (none: memory) at its place.
@@ -96,6 +105,22 @@ impl Machine for Node {
 
     fn own(&self, disk: &Disk, header: &Header, owner: NodeId) -> Result<Header, PoolError> {
         pool::own(disk, header, owner)
+    }
+
+    fn look(&self, disk: &Disk) -> Result<(Disk, Contents), PoolError> {
+        pool::look(disk, &self.0)
+    }
+
+    fn take(&self, disk: &Disk, plan: &Plan, word: &str) -> Result<Pool, PoolError> {
+        pool::take(disk, plan, word, &self.0)
+    }
+
+    fn set_stage(&self, disk: &Disk, header: &Header, stage: Stage) -> Result<Header, PoolError> {
+        pool::set_stage(disk, header, stage)
+    }
+
+    fn wipe(&self, disk: &Disk, header: &Header, told: &dyn Fn(u8)) -> Result<Header, PoolError> {
+        pool::release(disk, header, &self.0, told)
     }
 
     fn close(&self, pool: &str) {

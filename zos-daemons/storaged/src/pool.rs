@@ -10,7 +10,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -21,6 +21,9 @@ use zos_types::unit::{GIB, MIB};
 use zos_types::{Bytes, NodeId};
 
 use crate::Places;
+use crate::adopt::contents::{self, Contents};
+use crate::adopt::{lay, plan, release};
+use crate::disk::fingerprint;
 use crate::disk::gpt::{self, Guid};
 use crate::disk::header::{Header, Stage, VERSION};
 use crate::disk::judge::{self, Verdict};
@@ -39,6 +42,9 @@ pub enum PoolError {
     /// The second look saw something else than the first: nothing was written.
     #[error("the disk is no longer empty: {0}")]
     NotEmpty(String),
+    /// The disk isn't as the farmer's plan has it: nothing was written.
+    #[error("{0}")]
+    Changed(String),
     /// The disk said no.
     #[error("{operation} {disk}")]
     Disk {
@@ -91,6 +97,11 @@ pub struct Pool {
 }
 
 impl Pool {
+    /// Whether the farmer takes its disk out.
+    pub fn leaves(&self) -> bool {
+        self.header.stage == Stage::Leaving
+    }
+
     /// What it can hold of volumes.
     pub fn capacity(&self) -> Bytes {
         let (_, size) = gpt::pool_place(self.header.disk_size);
@@ -138,35 +149,83 @@ pub fn adopt(disk: &block::Disk, plan: &Plan, places: &Places) -> Result<Pool, P
         other => return Err(PoolError::NotEmpty(other.to_string())),
     };
     let header = match &again {
-        Some(header) => Header { sequence: header.sequence + 1, ..new_header(disk, plan)? },
+        Some(header) => {
+            let (sequence, over) = (header.sequence + 1, header.over.clone());
+            Header { sequence, over, ..new_header(disk, plan)? }
+        }
         None => new_header(disk, plan)?,
     };
-    tracing::info!("{}: making pool {} on {}", disk.name, header.pool, Bytes(disk.size));
-    {
-        // Exclusive: fails when anybody, the kernel included, has it in use.
-        let exclusive = rustix::fs::OFlags::EXCL.bits().cast_signed();
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(exclusive)
-            .open(disk.path())
-            .map_err(failed("open for writing", disk))?;
-        write_header(&file, &header).map_err(failed("mark", disk))?;
-        let id = Guid(hex_id(&header));
-        let guid = Guid::random().map_err(failed("draw an id for", disk))?;
-        let pieces = gpt::build(disk.size, disk.logical_block, guid, id);
-        let (last, first) = pieces.split_last().expect("a table has pieces");
-        for (at, bytes) in first {
-            file.write_all_at(bytes, *at).map_err(failed("partition", disk))?;
+    make(disk, exclusive(disk)?, header, again.is_some(), places)
+}
+
+/// Looks at all that the farmer should know of a disk, as it is now.
+pub fn look(disk: &block::Disk, places: &Places) -> Result<(block::Disk, Contents), PoolError> {
+    let now = block::disk(&places.root, disk.name.clone()).unwrap_or_else(|| disk.clone());
+    let reader = Reader::open(&now.path(), now.size).map_err(failed("open", disk))?;
+    let mut contents = contents::look(&reader, &now).map_err(failed("look at", disk))?;
+    contents.users = contents::users(&places.root, &now)?;
+    Ok((now, contents))
+}
+
+/// Makes a pool over what is on a disk, by the farmer's word: the hash of the plan that he read. If the
+/// disk is no longer as it says, nothing is written.
+pub fn take(
+    disk: &block::Disk,
+    plan: &Plan,
+    word: &str,
+    places: &Places,
+) -> Result<Pool, PoolError> {
+    // From here on nobody can mount it or make a part of it.
+    let file = exclusive(disk).map_err(|error| match error {
+        PoolError::Disk { source, .. } if source.kind() == io::ErrorKind::ResourceBusy => {
+            PoolError::Changed(format!("{} is in use", disk.name))
         }
-        file.sync_all().map_err(failed("partition", disk))?;
-        file.write_all_at(&last.1, last.0).map_err(failed("partition", disk))?;
-        file.sync_all().map_err(failed("partition", disk))?;
+        error => error,
+    })?;
+    let (fresh, contents) = look(disk, places)?;
+    if plan::adoption_hash(&fresh, &contents) != word {
+        let found = &contents.verdict;
+        return Err(PoolError::Changed(format!("it is not as in that plan any more: {found}")));
     }
+    let reader = Reader::open(&disk.path(), disk.size).map_err(failed("open", disk))?;
+    let header = Header {
+        sequence: contents::next_sequence(&reader).map_err(failed("look at", disk))?,
+        over: Some(fingerprint::take(&reader).map_err(failed("look at", disk))?),
+        ..new_header(disk, plan)?
+    };
+    tracing::warn!("{}: taken over by the farmer's word {word}: {}", disk.name, contents.verdict);
+    make(&block::Disk { partitions: fresh.partitions, ..disk.clone() }, file, header, true, places)
+}
+
+fn exclusive(disk: &block::Disk) -> Result<File, PoolError> {
+    // Fails when anybody, the kernel included, has it in use.
+    let exclusive = rustix::fs::OFlags::EXCL.bits().cast_signed();
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(exclusive)
+        .open(disk.path())
+        .map_err(failed("open for writing", disk))
+}
+
+fn make(
+    disk: &block::Disk,
+    file: File,
+    header: Header,
+    force: bool,
+    places: &Places,
+) -> Result<Pool, PoolError> {
+    tracing::info!("{}: making pool {} on {}", disk.name, header.pool, Bytes(disk.size));
+    lay::lay(&file, &header, disk).map_err(failed("mark and partition", disk))?;
+    let place = gpt::pool_place(disk.size);
+    for old in disk.partitions.iter().filter(|old| (old.start, old.size) != place) {
+        block::remove_partition(&file, old.number)?;
+    }
+    drop(file);
     let partition = partition(disk, &header, places)?;
     let mut mkfs = Command::new(&places.mkfs);
     mkfs.args(["--quiet", "--data", "single", "--metadata", "dup", "--label", &header.label()]);
-    if again.is_some() {
+    if force {
         mkfs.arg("--force");
     }
     run(mkfs.arg(&partition))?;
@@ -176,7 +235,8 @@ pub fn adopt(disk: &block::Disk, plan: &Plan, places: &Places) -> Result<Pool, P
         run(Command::new(&places.btrfs).args(["subvolume", "create"]).arg(root.join(name)))?;
     }
     sync(&root).map_err(failed("sync", disk))?;
-    let ready = Header { sequence: header.sequence + 1, stage: Stage::Ready, ..header };
+    let sequence = header.sequence + 1;
+    let ready = Header { sequence, stage: Stage::Ready, over: None, ..header };
     rewrite(disk, &ready)?;
     tracing::info!("{}: pool {} is ready", disk.name, ready.pool);
     Ok(pool(disk, ready, root))
@@ -201,6 +261,45 @@ pub fn own(disk: &block::Disk, header: &Header, owner: NodeId) -> Result<Header,
     let owned = Header { sequence, owner: Some(owner), ..header.clone() };
     rewrite(disk, &owned)?;
     Ok(owned)
+}
+
+/// Writes how far a pool is; durable when it returns.
+pub fn set_stage(disk: &block::Disk, header: &Header, stage: Stage) -> Result<Header, PoolError> {
+    let marked = Header { sequence: header.sequence + 1, stage, ..header.clone() };
+    rewrite(disk, &marked)?;
+    Ok(marked)
+}
+
+/// Wipes the disk of a pool on which nothing is left. `told` hears how much of it is done, in percent.
+pub fn release(
+    disk: &block::Disk,
+    header: &Header,
+    places: &Places,
+    told: &dyn Fn(u8),
+) -> Result<Header, PoolError> {
+    let root = places.pools.join(&header.pool);
+    if mount::at(&places.root, &root)?.is_some() {
+        mount::unmount(&root, mount::UnmountFlags::empty())?;
+    }
+    let file = exclusive(disk)?;
+    let wiping = Header { sequence: header.sequence + 1, stage: Stage::Wiping, ..header.clone() };
+    lay::mark(&file, &wiping).map_err(failed("mark", disk))?;
+    tracing::warn!("{}: wiping it, after pool {}", disk.name, header.pool);
+    let fresh = block::disk(&places.root, disk.name.clone()).unwrap_or_else(|| disk.clone());
+    for partition in &fresh.partitions {
+        block::remove_partition(&file, partition.number)?;
+    }
+    release::wipe(&file, disk.size, told).map_err(failed("wipe", disk))?;
+    let released = Header {
+        sequence: wiping.sequence + 1,
+        stage: Stage::Released,
+        state: false,
+        state_pools: Vec::new(),
+        ..wiping
+    };
+    lay::mark(&file, &released).map_err(failed("mark", disk))?;
+    tracing::warn!("{}: it is wiped, and can be taken out", disk.name);
+    Ok(released)
 }
 
 fn pool(disk: &block::Disk, header: Header, root: PathBuf) -> Pool {
@@ -229,13 +328,8 @@ fn new_header(disk: &block::Disk, plan: &Plan) -> Result<Header, PoolError> {
         state: plan.state,
         state_pools,
         instead_of: plan.instead_of.clone(),
+        over: None,
     })
-}
-
-fn hex_id(header: &Header) -> [u8; 16] {
-    let mut id = [0; 16];
-    hex::decode_to_slice(&header.partition, &mut id).expect("a new header's own id");
-    id
 }
 
 fn rewrite(disk: &block::Disk, header: &Header) -> Result<(), PoolError> {
@@ -243,12 +337,7 @@ fn rewrite(disk: &block::Disk, header: &Header) -> Result<(), PoolError> {
         .write(true)
         .open(disk.path())
         .map_err(failed("open for writing", disk))?;
-    write_header(&file, header).map_err(failed("mark", disk))
-}
-
-fn write_header(file: &File, header: &Header) -> io::Result<()> {
-    file.write_all_at(&header.encode(), header.place())?;
-    file.sync_all()
+    lay::mark(&file, header).map_err(failed("mark", disk))
 }
 
 /// The pool's partition as a device. A kernel that hasn't read the table is told of it.

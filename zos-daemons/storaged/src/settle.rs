@@ -129,7 +129,12 @@ impl<'a> Disks<'a> {
                     }
                 }
                 Some(
-                    Verdict::Unfinished(_) | Verdict::Foreign(_) | Verdict::Blank | Verdict::Empty,
+                    Verdict::Unfinished(_)
+                    | Verdict::Wiping(_)
+                    | Verdict::Released(_)
+                    | Verdict::Foreign(_)
+                    | Verdict::Blank
+                    | Verdict::Empty,
                 ) => {}
             }
         }

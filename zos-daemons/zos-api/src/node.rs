@@ -1,5 +1,6 @@
 //! What the node API answers where it is more than one of the node's own words.
 
+pub mod disks;
 pub mod farmer;
 
 use serde::{Deserialize, Serialize};

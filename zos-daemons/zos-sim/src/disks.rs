@@ -19,6 +19,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ed25519_dalek::SigningKey;
 use identityd::key;
 use sha2::{Digest, Sha256};
+use storaged::adopt::contents::{Contents, Mark};
+use storaged::adopt::plan;
 use storaged::care::port::Hands;
 use storaged::disk::header::{Header, Stage, VERSION};
 use storaged::disk::judge::Verdict;
@@ -145,12 +147,17 @@ impl Machine for Disks {
         if self.failing.as_ref() == Some(&disk.name) {
             return Verdict::Unreadable("a simulated error of the medium".into());
         }
-        if disk.name == FOREIGN {
-            return Verdict::Foreign("an ext4 file system (simulated)".into());
-        }
         match self.header(disk) {
-            Ok(Some(header)) if header.stage == Stage::Ready => Verdict::Ours(Box::new(header)),
-            Ok(Some(header)) => Verdict::Unfinished(Box::new(header)),
+            Ok(Some(header)) => {
+                let header = Box::new(header);
+                match header.stage {
+                    Stage::Ready | Stage::Leaving => Verdict::Ours(header),
+                    Stage::Adopting => Verdict::Unfinished(header),
+                    Stage::Wiping => Verdict::Wiping(header),
+                    Stage::Released => Verdict::Released(header),
+                }
+            }
+            Ok(None) if disk.name == FOREIGN => Verdict::Foreign("ext2/3/4".into()),
             Ok(None) if completely => Verdict::Empty,
             Ok(None) => Verdict::Blank,
             Err(error) => Verdict::Unreadable(error.to_string()),
@@ -186,6 +193,7 @@ impl Machine for Disks {
             state: plan.state,
             state_pools,
             instead_of: plan.instead_of.clone(),
+            over: None,
         };
         self.write(disk, &header)?;
         Ok(self.pool(disk, header))
@@ -200,6 +208,43 @@ impl Machine for Disks {
         let owned = Header { sequence, owner: Some(owner), ..header.clone() };
         self.write(disk, &owned)?;
         Ok(owned)
+    }
+
+    fn look(&self, disk: &Disk) -> Result<(Disk, Contents), PoolError> {
+        let verdict = self.judge(disk, false);
+        let mark = Mark { what: "ext2/3/4".into(), name: Some("simulated".into()) };
+        let foreign = matches!(verdict, Verdict::Foreign(_));
+        let header = self.header(disk).map_err(failed("look at", disk))?;
+        let ends = format!("{header:?}");
+        let marks = Vec::from_iter(foreign.then_some(mark));
+        Ok((disk.clone(), Contents { verdict, marks, parts: Vec::new(), ends, users: Vec::new() }))
+    }
+
+    fn take(&self, disk: &Disk, plan: &Plan, word: &str) -> Result<Pool, PoolError> {
+        let (now, contents) = self.look(disk)?;
+        if plan::adoption_hash(&now, &contents) != word {
+            return Err(PoolError::Changed(format!("{} has changed", disk.name)));
+        }
+        self.adopt(disk, plan)
+    }
+
+    fn set_stage(&self, disk: &Disk, header: &Header, stage: Stage) -> Result<Header, PoolError> {
+        let header = Header { sequence: header.sequence + 1, stage, ..header.clone() };
+        self.write(disk, &header)?;
+        Ok(header)
+    }
+
+    fn wipe(&self, disk: &Disk, header: &Header, told: &dyn Fn(u8)) -> Result<Header, PoolError> {
+        let wiping = self.set_stage(disk, header, Stage::Wiping)?;
+        told(50);
+        for name in SUBVOLUMES {
+            let folder = self.of(disk).join(name);
+            if folder.exists() {
+                fs::remove_dir_all(folder).map_err(failed("wipe", disk))?;
+            }
+        }
+        let empty = Header { state: false, state_pools: Vec::new(), ..wiping };
+        self.set_stage(disk, &empty, Stage::Released)
     }
 
     fn close(&self, _: &str) {}

@@ -136,6 +136,19 @@ pub struct Disk {
     pub pool: Option<String>,
 }
 
+/// What adopting or releasing a disk would do. The farmer's word names it by its hash, and holds for nothing else.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DiskPlan {
+    /// The disk as it is now.
+    pub disk: Disk,
+    /// What is done, step by step.
+    pub does: Vec<String>,
+    /// What is lost by it; empty: nothing.
+    pub loses: Vec<String>,
+    /// Over all that the plan rests on: 32 hexadecimal digits.
+    pub hash: String,
+}
+
 /// How a pool does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]

@@ -15,6 +15,7 @@ Examples:
   zos apply -f hello.toml --wait
   zos logs hello/hello -f
   zos service logs vmd -f          for the node's farmer
+  zos disk list                    for the node's farmer
 
 Exit codes:
   0  done
@@ -74,6 +75,12 @@ pub(crate) enum Command {
     /// The farmer is who signs with the key that the node was told with `zos.farmer=`.
     #[command(subcommand)]
     Service(ServiceCommand),
+    /// The node's disks, for its farmer.
+    #[command(subcommand)]
+    Disk(DiskCommand),
+    /// The node's pools, for its farmer.
+    #[command(subcommand)]
+    Pool(PoolCommand),
     /// What the node has, and what of it is free.
     #[command(
         after_help = "Examples:\n  zos capacity\n  zos capacity --json | jq .capacity.mru.free"
@@ -238,6 +245,78 @@ pub(crate) enum SnapshotCommand {
         /// How long to wait, in seconds; 0: not at all.
         #[arg(long, value_name = "SECONDS", default_value_t = 300)]
         timeout: u64,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DiskCommand {
+    /// Every disk: what it is to the node, and why.
+    #[command(after_help = "Examples:
+  zos disk list
+  zos disk list --json | jq -r '.disks[] | select(.role == \"foreign\").name'")]
+    List,
+    /// One disk: what is on it, how it does, how far what was begun is.
+    #[command(after_help = "Examples:\n  zos disk show sda")]
+    Show {
+        /// The disk: the name or the id that `zos disk list` shows.
+        disk: String,
+    },
+    /// Give a disk to the node, with all that is on it.
+    ///
+    /// What is on the disk and would be lost is shown first. Nothing is done until you type the disk's serial
+    /// number, or name the plan; and nothing if anything on the disk has changed since the plan was made.
+    #[command(after_help = "Examples:
+  zos disk adopt sda                   shows what would be lost, and asks
+  zos disk adopt sda --dry-run --json | jq -r .hash
+  zos disk adopt sda --plan 5f1c...    for scripts: that plan and no other")]
+    Adopt {
+        /// The disk: the name or the id that `zos disk list` shows.
+        disk: String,
+        #[command(flatten)]
+        word: Word,
+    },
+    /// Take a disk from the node: it is emptied and wiped, and can then be taken out.
+    ///
+    /// What lies on it moves to other disks of its kind while it is in use. Nothing that finds no room is
+    /// destroyed: the disk then stays, and `zos disk show` says what to do. It goes on after a reboot.
+    #[command(after_help = "Examples:
+  zos disk release sda --dry-run       what moves where?
+  zos disk release sda --wait          asks, and tells how far it is
+  zos disk release sda --plan 5f1c...  for scripts")]
+    Release {
+        /// The disk: the name or the id that `zos disk list` shows.
+        disk: String,
+        #[command(flatten)]
+        word: Word,
+        /// Wait until the disk can be taken out.
+        #[arg(long, conflicts_with = "dry_run")]
+        wait: bool,
+    },
+}
+
+/// How the farmer gives his word.
+#[derive(Debug, Args)]
+pub(crate) struct Word {
+    /// Show the plan and do nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Carry out the plan with this hash, without asking.
+    #[arg(long, value_name = "HASH", conflicts_with = "dry_run")]
+    pub(crate) plan: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PoolCommand {
+    /// Every pool: its disk, its room, how it does.
+    #[command(
+        after_help = "Examples:\n  zos pool list\n  zos pool list --json | jq '.pools[].free'"
+    )]
+    List,
+    /// Read all that has checksums in a pool, and repair what has a second copy.
+    #[command(after_help = "Examples:\n  zos pool scrub 00f1a2b3c4d5e6f7")]
+    Scrub {
+        /// The pool's id.
+        pool: String,
     },
 }
 

@@ -14,6 +14,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
 use tokio::time::timeout;
 use zos_api::local::init::Action;
+use zos_types::disk::Role;
 
 /// A node whose farmer has the key, and a run of its API.
 async fn start() -> (Place, Run) {
@@ -245,4 +246,72 @@ async fn following_ends_with_a_refusal() {
     let _api = place.node.run(address).await.unwrap();
     let status = timeout(Duration::from_secs(20), follower.child.wait()).await.unwrap().unwrap();
     assert_eq!(status.code(), Some(3));
+}
+
+#[tokio::test]
+async fn a_disk_is_adopted_when_its_serial_is_typed() {
+    let (place, _run) = start().await;
+    let list = place.zos(&["disk", "list"]).await.text();
+    assert!(list.starts_with("DISK     ROLE     SIZE"), "{list}");
+    assert!(list.contains("sda      foreign  100 GiB") && list.contains("FAKE-sda"), "{list}");
+
+    let nobody = place.zos(&["disk", "adopt", "sda"]).await;
+    assert_eq!(nobody.code, 2, "{nobody:?}");
+    assert!(nobody.stderr.contains("--plan HASH"), "{nobody:?}");
+    for no in ["y\n", "\n", "sda\n", "fake-sda\n"] {
+        let refused = answered(&place, &["disk", "adopt", "sda"], no).await;
+        assert_eq!(refused.code, 1, "{refused:?}");
+        assert!(refused.stderr.contains("nothing was done"), "{refused:?}");
+        assert!(refused.stderr.contains("Lost for good:\n  - a Linux file system “photos”"));
+    }
+    assert_eq!(place.zos(&["disk", "show", "sda", "--json"]).await.json()["role"], "foreign");
+    let adopted = answered(&place, &["disk", "adopt", "sda"], "FAKE-sda\n").await;
+    assert_eq!(adopted.code, 0, "{adopted:?}");
+    assert!(adopted.text().contains("ours: pool"), "{adopted:?}");
+    let twice = answered(&place, &["disk", "adopt", "sda"], "FAKE-sda\n").await;
+    assert_eq!(twice.code, 3, "{twice:?}");
+    assert_eq!(place.zos(&["disk", "show", "sdx"]).await.code, 4);
+}
+
+#[tokio::test]
+async fn a_plan_that_is_out_of_date_is_refused() {
+    let (place, _run) = start().await;
+    let plan = place.zos(&["disk", "adopt", "sda", "--dry-run", "--json"]).await.json();
+    let hash = plan["hash"].as_str().unwrap();
+    place.node.touch_disk("sda");
+    let stale = place.zos(&["disk", "adopt", "sda", "--plan", hash]).await;
+    assert_eq!(stale.code, 3, "{stale:?}");
+    assert!(stale.stderr.contains("has changed since that plan"), "{stale:?}");
+    let plan = place.zos(&["disk", "adopt", "sda", "--dry-run"]).await.text();
+    let hash = plan.trim_end().rsplit(' ').next().unwrap().to_owned();
+    assert_eq!(place.zos(&["disk", "adopt", "sda", "--plan", &hash]).await.code, 0);
+}
+
+#[tokio::test]
+async fn a_release_is_followed_until_the_disk_can_go() {
+    let (place, _run) = start().await;
+    let pools = place.zos(&["pool", "list"]).await.text();
+    assert!(pools.contains("nvme0n1  ssd    95 GiB  90 GiB  ready"), "{pools}");
+    let scrub = place.zos(&["pool", "scrub", "00000000000000aa"]).await;
+    assert!(scrub.text().contains("is being looked through"), "{scrub:?}");
+    assert_eq!(place.zos(&["pool", "scrub", "aa"]).await.code, 4);
+    let plan = place.zos(&["disk", "release", "nvme0n1", "--dry-run", "--json"]).await.json();
+    let hash = plan["hash"].as_str().unwrap().to_owned();
+    let node = place.node.clone();
+    let release = tokio::spawn(async move {
+        let released = place.zos(&["disk", "release", "nvme0n1", "--plan", &hash, "--wait"]).await;
+        (released, place)
+    });
+    let leaving = async |node: &FakeNode| {
+        use apid::backend::Disks;
+        node.disks().await.unwrap()[0].role == Role::Leaving
+    };
+    while !leaving(&node).await {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    node.set_disk("nvme0n1", Role::Empty, "released: it can be taken out");
+    let (released, _place) = timeout(Duration::from_secs(20), release).await.unwrap().unwrap();
+    assert_eq!(released.code, 0, "{released:?}");
+    assert!(released.stderr.contains("nvme0n1: it is being emptied"), "{released:?}");
+    assert!(released.text().contains("empty: released: it can be taken out"), "{released:?}");
 }

@@ -15,8 +15,10 @@ use crate::error::Result;
 
 mod gpt;
 mod partition;
+mod range;
 mod uevent;
-pub use partition::add_partition;
+pub use partition::{add_partition, remove_partition};
+pub use range::{discard, zero};
 pub use uevent::{Uevent, Uevents};
 
 /// What kind of block device it is, by its driver's name.

@@ -23,7 +23,7 @@ use utoipa::{OpenApi, PartialSchema, ToSchema};
     tags(
         (name = "node", description = "The node itself. No signature is needed."),
         (name = "deployments", description = "A twin's deployments. Requests are signed."),
-        (name = "farmer", description = "The machine's services, logs, power, crashes and metrics. Requests are \
+        (name = "farmer", description = "The machine's services, logs, disks, power, crashes and metrics. Requests are \
             signed with the key of the node's setting `zos.farmer`."),
     ),
 )]

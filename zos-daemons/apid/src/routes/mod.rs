@@ -2,6 +2,7 @@
 //! router can't differ.
 
 mod deployments;
+mod disks;
 mod document;
 mod keys;
 mod log;
@@ -46,6 +47,12 @@ fn parts() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .routes(routes!(services::get))
         .routes(routes!(services::restart))
         .routes(routes!(service_log::get_log))
+        .routes(routes!(disks::list))
+        .routes(routes!(disks::get))
+        .routes(routes!(disks::adopt))
+        .routes(routes!(disks::release))
+        .routes(routes!(disks::pools))
+        .routes(routes!(disks::scrub))
         .routes(routes!(machine::power))
         .routes(routes!(machine::crashes))
         .routes(routes!(machine::metrics))

@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zos_types::NodeId;
 
+use super::gpt::Guid;
+
 /// Where the first slot lies, in bytes from the disk's begin.
 pub const AT: u64 = 512 << 10;
 /// Size of a slot.
@@ -33,6 +35,12 @@ pub enum Stage {
     Adopting,
     /// In use.
     Ready,
+    /// In use, and being emptied by the farmer's word.
+    Leaving,
+    /// It is empty, and the disk is being wiped.
+    Wiping,
+    /// Nothing is left but this header. It keeps the disk from being adopted again unasked.
+    Released,
 }
 
 /// What is known of a pool before it is opened.
@@ -59,6 +67,9 @@ pub struct Header {
     /// Made because the farmer said `zos.identity=new`: in place of these nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instead_of: Option<Vec<NodeId>>,
+    /// Made over what was on the disk, by the farmer's word: its fingerprint, as long as some of it may be there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over: Option<String>,
 }
 
 /// What the slots hold.
@@ -93,6 +104,28 @@ impl Header {
         AT + (self.sequence % 2) * SLOT as u64
     }
 
+    /// The unique id of its partition; zeros if the text holds none.
+    pub fn partition_id(&self) -> Guid {
+        let mut id = [0; 16];
+        let _ = hex::decode_to_slice(&self.partition, &mut id);
+        Guid(id)
+    }
+
+    /// The id of the disk's table. It hangs on the partition's, so that a header says each byte of its table.
+    pub fn table_id(&self) -> Guid {
+        let hash = Sha256::new().chain_update("zos table").chain_update(self.partition_id().0);
+        let mut id: [u8; 16] = hash.finalize()[..16].try_into().expect("a hash is longer");
+        // RFC 9562, version 8: made in a way of one's own.
+        id[7] = id[7] & 0x0f | 0x80;
+        id[8] = id[8] & 0x3f | 0x80;
+        Guid(id)
+    }
+
+    /// Where the other slot lies.
+    pub fn other_place(&self) -> u64 {
+        AT + (self.sequence.wrapping_add(1) % 2) * SLOT as u64
+    }
+
     /// The file system's label.
     pub fn label(&self) -> String {
         format!("zos-{}", self.pool)
@@ -102,7 +135,7 @@ impl Header {
 /// Reads both slots.
 pub fn read(slots: &[u8]) -> Found {
     let mut best: Option<Header> = None;
-    let mut newer = None;
+    let mut newer: Option<Version> = None;
     let mut begun = false;
     for slot in slots.chunks_exact(SLOT).take(2) {
         begun |= slot.starts_with(MAGIC);
@@ -110,32 +143,56 @@ pub fn read(slots: &[u8]) -> Found {
             Some(Ok(header)) if best.as_ref().is_none_or(|b| b.sequence < header.sequence) => {
                 best = Some(header);
             }
-            Some(Err(version)) => newer = Some(version),
+            Some(Err(version)) if newer.as_ref().is_none_or(|n| n.sequence < version.sequence) => {
+                newer = Some(version);
+            }
             _ => {}
         }
     }
     match (newer, best) {
-        (Some(version), _) => Found::Newer(version),
+        // The farmer may give a disk with a newer pool to this code, which then wrote last.
+        (Some(newer), Some(header)) if header.sequence > newer.sequence => {
+            Found::Header(Box::new(header))
+        }
+        (Some(newer), _) => Found::Newer(newer.version),
         (None, Some(header)) => Found::Header(Box::new(header)),
         (None, None) if begun => Found::Broken,
         (None, None) => Found::None,
     }
 }
 
+/// The sequence by which a header outdoes what the slots hold.
+pub fn next_sequence(slots: &[u8]) -> u64 {
+    let sequence = |slot| match decode(slot)? {
+        Ok(header) => Some(header.sequence),
+        // One that counts in another way is taken away after ours is written.
+        Err(newer) => Some(newer.sequence).filter(|sequence| *sequence < u64::MAX),
+    };
+    slots.chunks_exact(SLOT).take(2).filter_map(sequence).max().map_or(1, |last| last + 1)
+}
+
+/// What a header of any version says of itself.
+#[derive(Debug, Deserialize)]
+struct Version {
+    version: u32,
+    #[serde(default = "last")]
+    sequence: u64,
+}
+
+fn last() -> u64 {
+    u64::MAX
+}
+
 /// A slot's header; `Err`: of a newer version.
-fn decode(slot: &[u8]) -> Option<Result<Header, u32>> {
-    #[derive(Deserialize)]
-    struct Version {
-        version: u32,
-    }
+fn decode(slot: &[u8]) -> Option<Result<Header, Version>> {
     let rest = slot.strip_prefix(MAGIC)?;
     let length = u32::from_le_bytes(rest.get(..4)?.try_into().ok()?);
     let text = rest.get(36..36 + usize::try_from(length).ok()?)?;
     if Sha256::digest(text)[..] != rest[4..36] {
         return None;
     }
-    let Version { version } = serde_json::from_slice(text).ok()?;
-    if version > VERSION {
+    let version: Version = serde_json::from_slice(text).ok()?;
+    if version.version > VERSION {
         return Some(Err(version));
     }
     let header: Header = serde_json::from_slice(text).ok()?;
@@ -156,6 +213,7 @@ pub(crate) fn sample(pool: u64) -> Header {
         state: true,
         state_pools: vec![format!("{pool:016x}")],
         instead_of: None,
+        over: None,
     }
 }
 
@@ -197,6 +255,11 @@ mod tests {
     fn a_newer_form_is_told() {
         let newer = Header { version: 9, sequence: 2, ..sample(5) };
         assert_eq!(read(&slots(&[&sample(5), &newer])), Found::Newer(9));
+        assert_eq!(next_sequence(&slots(&[&sample(5), &newer])), 3);
+        // unless this code wrote after it, by the farmer's word
+        let ours = Header { sequence: 3, ..sample(6) };
+        assert_eq!(read(&slots(&[&newer, &ours])), Found::Header(Box::new(ours)));
+        assert_eq!(next_sequence(&[0; SIZE]), 1);
     }
 
     #[test]
@@ -207,6 +270,7 @@ mod tests {
             sequence: u64::MAX,
             state_pools: vec!["f".repeat(16); 8],
             instead_of: Some(vec![node; 16]),
+            over: Some("f".repeat(super::super::fingerprint::LENGTH)),
             ..sample(u64::MAX)
         };
         assert_eq!(header.encode().len(), SLOT);

@@ -14,7 +14,7 @@ use std::io;
 use super::header::{self, Header, Stage};
 use super::read::ReadAt;
 use super::signature::{self, Ends};
-use super::{gpt, header::Found};
+use super::{fingerprint, gpt, header::Found};
 
 /// How much of each end must be one constant byte, in bytes.
 pub const ENDS: u64 = 16 << 20;
@@ -30,6 +30,10 @@ pub enum Verdict {
     Ours(Box<Header>),
     /// A pool whose making was interrupted, and on which nothing can lie yet.
     Unfinished(Box<Header>),
+    /// A pool that was emptied, on a disk whose wiping was interrupted.
+    Wiping(Box<Header>),
+    /// Nothing but the word that the disk was a pool, and was released.
+    Released(Box<Header>),
     /// A trace of a pool that can't be used as it is; why, in words.
     Trace(String),
     /// Somebody's data; what, in words.
@@ -49,6 +53,8 @@ impl std::fmt::Display for Verdict {
             Self::Unfinished(header) => {
                 write!(f, "pool {}, interrupted in its making", header.pool)
             }
+            Self::Wiping(header) => write!(f, "pool {}, being wiped", header.pool),
+            Self::Released(header) => write!(f, "empty, released from pool {}", header.pool),
             Self::Trace(what) => f.write_str(what),
             Self::Foreign(what) => write!(f, "foreign: {what}"),
             Self::Blank => f.write_str("empty at both ends"),
@@ -84,7 +90,7 @@ fn try_probe(disk: &(impl ReadAt + ?Sized), block: u32) -> io::Result<Verdict> {
     let partitions = gpt::read(disk, block)?;
     let ours = partitions.iter().flatten().any(|p| p.kind == gpt::POOL_TYPE);
     match slots.map_or(Found::None, header::read) {
-        Found::Header(header) => return judge_pool(disk, header, partitions.as_deref()),
+        Found::Header(header) => return judge_pool(disk, block, header, partitions.as_deref()),
         Found::Newer(version) if ours => {
             return Ok(Verdict::Trace(format!("a pool of a newer version ({version}) of ZOS")));
         }
@@ -92,17 +98,19 @@ fn try_probe(disk: &(impl ReadAt + ?Sized), block: u32) -> io::Result<Verdict> {
             return Ok(Verdict::Trace("a pool whose header is gone or broken".to_owned()));
         }
         Found::Broken | Found::Newer(_) => {
-            return Ok(Verdict::Trace("what is left of a pool of ZOS".to_owned()));
+            let left = "what is left of a pool of ZOS";
+            return Ok(Verdict::Trace(match &find_marks(disk)?[..] {
+                [] => left.to_owned(),
+                marks => format!("{left}, beside {}", marks.join(", ")),
+            }));
         }
         Found::None => {}
     }
-    let head = disk.head(signature::HEAD)?;
-    let (_, tail) = disk.tail(signature::TAIL)?;
-    let marks = signature::find(&Ends { size: disk.size(), head: &head, tail: &tail });
+    let marks = find_marks(disk)?;
     if !marks.is_empty() {
         return Ok(Verdict::Foreign(marks.join(", ")));
     }
-    let constant = are_ends(disk, 0, head.first().copied())?;
+    let constant = are_ends(disk, 0, disk.head(4096)?.first().copied())?;
     Ok(if constant { Verdict::Blank } else { Verdict::Foreign("data of unknown kind".to_owned()) })
 }
 
@@ -129,6 +137,7 @@ fn sample(
 
 fn judge_pool(
     disk: &(impl ReadAt + ?Sized),
+    block: u32,
     header: Box<Header>,
     partitions: Option<&[gpt::Partition]>,
 ) -> io::Result<Verdict> {
@@ -139,6 +148,14 @@ fn judge_pool(
             && (p.start, p.size) == place
     };
     let whole = matches!(partitions, Some([partition]) if is_its(partition));
+    let over = header.over.is_some() && header.stage == Stage::Adopting;
+    if over && !whole && header.disk_size == disk.size() && disk.size() >= 4 * gpt::MARGIN {
+        // What the farmer gave away may be there still, in whole or in part; nothing else may.
+        return Ok(match fingerprint::fits(disk, block, &header)? {
+            true => Verdict::Unfinished(header),
+            false => Verdict::Foreign(strangers(disk)?),
+        });
+    }
     let marks = foreign_marks(disk, &header, whole)?;
     if !marks.is_empty() {
         return Ok(Verdict::Foreign(format!("{marks}, written over a pool of ZOS")));
@@ -149,13 +166,46 @@ fn judge_pool(
             header.disk_size,
             disk.size()
         )),
-        Stage::Ready if whole => Verdict::Ours(header),
-        Stage::Ready => Verdict::Trace("a pool whose partition table is gone".to_owned()),
+        Stage::Ready | Stage::Leaving if whole => Verdict::Ours(header),
+        Stage::Wiping => Verdict::Wiping(header),
+        Stage::Released if is_clean(disk)? => Verdict::Released(header),
+        Stage::Released => {
+            Verdict::Foreign("data of unknown kind, on a disk that was released".to_owned())
+        }
+        Stage::Ready | Stage::Leaving => {
+            Verdict::Trace("a pool whose partition table is gone".to_owned())
+        }
         Stage::Adopting if whole => Verdict::Unfinished(header),
         // The table was not there yet: then nothing else may be.
         Stage::Adopting if partitions.is_none() && untouched(disk)? => Verdict::Unfinished(header),
         Stage::Adopting => Verdict::Trace("a pool begun, and something beside it".to_owned()),
     })
+}
+
+/// The marks of a disk as a whole.
+fn find_marks(disk: &(impl ReadAt + ?Sized)) -> io::Result<Vec<&'static str>> {
+    let (head, (_, tail)) = (disk.head(signature::HEAD)?, disk.tail(signature::TAIL)?);
+    Ok(signature::find(&Ends { size: disk.size(), head: &head, tail: &tail }))
+}
+
+/// What lies on a disk that was half given away, and is somebody's now.
+fn strangers(disk: &(impl ReadAt + ?Sized)) -> io::Result<String> {
+    let marks = find_marks(disk)?;
+    let marks = if marks.is_empty() { vec!["data of unknown kind"] } else { marks };
+    Ok(format!("{}, written over a pool of ZOS that was begun", marks.join(", ")))
+}
+
+/// Whether both ends are one constant byte but for the pool header.
+fn is_clean(disk: &(impl ReadAt + ?Sized)) -> io::Result<bool> {
+    let mut head = disk.head(1 << 20)?.to_vec();
+    let byte = head.first().copied();
+    let at = usize::try_from(header::AT).unwrap_or(usize::MAX);
+    if let Some(slots) = head.get_mut(at..at + header::SIZE) {
+        slots.fill(byte.unwrap_or(0));
+    }
+    let (_, tail) = disk.tail(1 << 20)?;
+    let constant = |bytes: &[u8]| byte.is_some_and(|byte| is_all(bytes, byte));
+    Ok(constant(&head) && constant(&tail) && are_ends(disk, gpt::MARGIN, byte)?)
 }
 
 /// Marks that don't belong to this pool, in words.

@@ -6,6 +6,7 @@
 //! ```
 //! Nothing here writes.
 
+pub mod fingerprint;
 pub mod gpt;
 pub mod header;
 pub mod judge;

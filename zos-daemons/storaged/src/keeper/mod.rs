@@ -9,6 +9,7 @@
 //! Time and results are passed in, so that boots can be played through without a disk.
 
 mod boot;
+mod farmer;
 mod report;
 mod running;
 
@@ -25,6 +26,9 @@ use crate::disk::judge::Verdict;
 use crate::disk::marks::Marks;
 use crate::pool::{self, Plan, Pool};
 use crate::settle::Wanted;
+
+use self::farmer::Drain;
+pub use self::farmer::Subject;
 
 /// A disk that could not be read is tried again after this time.
 const RETRY: Duration = Duration::from_secs(60);
@@ -79,10 +83,31 @@ pub enum Event {
     Owned(DiskKey, Result<Box<Header>, String>),
     /// The place of the state is ready, or why not.
     Prepared(Result<(), String>),
+    /// A taking over ended.
+    Taken(DiskKey, Result<Box<Pool>, NotTaken>),
+    /// A pool was emptied, or what stays on it.
+    Drained(DiskKey, Result<(), String>),
+    /// How far the emptying or wiping of a disk is.
+    Told(DiskKey, String),
+    /// A disk was wiped.
+    Wiped(DiskKey, Result<Box<Header>, String>),
+    /// The farmer takes a disk over, by the hash of a plan.
+    Take(DiskKey, String),
+    /// The farmer gives a disk back.
+    Release(DiskKey),
     /// identityd knows who the node is.
     Identity(NodeId, bool),
     /// Time passed.
     Tick,
+}
+
+/// Why a disk was not taken over.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NotTaken {
+    /// Nothing was written; why.
+    Refused(String),
+    /// It went wrong half-way.
+    Failed(String),
 }
 
 /// Something to do.
@@ -96,6 +121,14 @@ pub enum Job {
     Mark(DiskKey),
     /// Make a pool on it.
     Adopt(DiskKey, Plan),
+    /// Make a pool over what is on it, if it is as in the plan of this hash.
+    Take(DiskKey, Plan, String),
+    /// Write into its header that the pool leaves.
+    Leave(DiskKey, Box<Header>),
+    /// Empty this pool on it.
+    Drain(DiskKey, String),
+    /// Wipe the disk of an empty pool.
+    Wipe(DiskKey, Box<Header>),
     /// Open the pool on it.
     Open(DiskKey, Box<Header>),
     /// Give the pool on it an owner.
@@ -117,6 +150,7 @@ enum Work {
         owning: bool,
     },
     Owning,
+    Wiping,
     /// It went wrong and is not tried again while the disk stays.
     Failed(&'static str, String),
 }
@@ -132,6 +166,7 @@ struct Entry {
     judged: Duration,
     marks: Look,
     work: Work,
+    drain: Drain,
 }
 
 /// What is known of a disk's marks.
@@ -272,17 +307,18 @@ impl Keeper {
 
     /// Takes in what happened and says what to do now, and when to look again at the latest.
     pub fn handle(&mut self, now: Duration, event: Event) -> (Vec<Job>, Option<Duration>) {
-        self.take(now, event);
         let mut jobs = Vec::new();
+        self.take(now, event, &mut jobs);
         let mut wake = None;
         self.look(now, &mut jobs, &mut wake);
         self.decide(now, &mut jobs, &mut wake);
         self.use_disks(&mut jobs);
+        self.release(now, &mut jobs, &mut wake);
         self.mark(&mut jobs);
         (jobs, wake)
     }
 
-    fn take(&mut self, now: Duration, event: Event) {
+    fn take(&mut self, now: Duration, event: Event, jobs: &mut Vec<Job>) {
         match event {
             Event::Disks(disks, gone) => self.take_disks(now, disks, &gone),
             Event::Judged(key, verdict) => {
@@ -330,6 +366,27 @@ impl Keeper {
                     }
                 }
             }
+            Event::Taken(key, result) => {
+                if let Some(entry) = self.entry(&key) {
+                    match result {
+                        Ok(pool) => {
+                            entry.work = Work::Open { owning: false };
+                            entry.verdict = Some(Verdict::Ours(Box::new(pool.header)));
+                        }
+                        // Whatever changed: it is looked at anew.
+                        Err(NotTaken::Refused(_)) => {
+                            entry.work = Work::None;
+                            entry.verdict = None;
+                        }
+                        Err(NotTaken::Failed(error)) => entry.work = Work::Failed("adopt", error),
+                    }
+                }
+            }
+            Event::Drained(key, result) => jobs.extend(self.drained(now, &key, result)),
+            Event::Told(key, words) => self.told(&key, words),
+            Event::Wiped(key, result) => self.wiped(now, &key, result),
+            Event::Take(key, word) => jobs.extend(self.take_over(&key, word)),
+            Event::Release(key) => jobs.extend(self.give_back(&key)),
             Event::Prepared(result) => self.prepared(result),
             Event::Identity(node, ephemeral) => self.node = Some((node, ephemeral)),
             Event::Tick => {}
@@ -384,6 +441,7 @@ impl Keeper {
                     judged: now,
                     marks: Look::Due,
                     work: Work::None,
+                    drain: Drain::default(),
                 },
             );
         }
@@ -434,11 +492,19 @@ impl Keeper {
         self.entries.values().find(|entry| entry.holds(pool))
     }
 
+    /// Whether a disk is taken unasked: an empty one by the policy, one that the farmer gave and that a cut left
+    /// unfinished by his word. That holds for the node that he gave it to.
     fn may_adopt(&self, entry: &Entry) -> bool {
-        self.settings.adopt
-            && entry.fits()
-            && entry.work == Work::None
-            && matches!(entry.verdict, Some(Verdict::Empty | Verdict::Unfinished(_)))
+        let node = self.node.map(|(node, _)| node);
+        let may = match &entry.verdict {
+            Some(Verdict::Empty) => self.settings.adopt,
+            Some(Verdict::Unfinished(header)) if header.over.is_some() => {
+                header.owner.is_none() || header.owner == node
+            }
+            Some(Verdict::Unfinished(_)) => self.settings.adopt,
+            _ => false,
+        };
+        may && entry.fits() && entry.work == Work::None
     }
 }
 
@@ -466,6 +532,14 @@ impl Entry {
             Some(format!("it has blocks of {} bytes", disk.logical_block))
         } else {
             None
+        }
+    }
+
+    /// The header of the pool on it.
+    fn header(&self) -> Option<&Header> {
+        match &self.verdict {
+            Some(Verdict::Ours(header)) => Some(header),
+            _ => None,
         }
     }
 

@@ -5,7 +5,7 @@ use zos_types::disk::{Disk, Partition, Role, Transport};
 use zos_types::{Bytes, Fault};
 
 use super::{Entry, Keeper, Look, Phase, Work};
-use crate::disk::header::Header;
+use crate::disk::header::{Header, Stage};
 use crate::disk::judge::Verdict;
 use crate::pool;
 
@@ -44,12 +44,17 @@ impl Keeper {
             format!("{lost}: zos.disk.adopt=none forbids to take an empty one")
         } else if self.entries.is_empty() {
             format!("{lost}: there is no disk at all")
+        } else if self.entries.values().filter_map(Entry::header).any(|header| header.state) {
+            format!("{lost}; the disk that was adopted keeps it from the next boot on: boot again")
         } else {
-            format!("{lost}: none is empty; connect an empty one and boot again")
+            format!(
+                "{lost}: none is empty; connect an empty one and boot again, or give one to the node with \
+                 `zos disk adopt`"
+            )
         }
     }
 
-    fn disk_report(&self, entry: &Entry) -> Disk {
+    pub(super) fn disk_report(&self, entry: &Entry) -> Disk {
         let (role, reason) = self.role(entry);
         let disk = &entry.disk;
         Disk {
@@ -72,7 +77,9 @@ impl Keeper {
                 _ => Vec::new(),
             },
             pool: match (&entry.verdict, role) {
-                (Some(Verdict::Ours(header)), Role::Ours) => Some(header.pool.clone()),
+                (Some(Verdict::Ours(header)), Role::Ours | Role::Leaving) => {
+                    Some(header.pool.clone())
+                }
                 _ => None,
             },
             role,
@@ -86,9 +93,34 @@ impl Keeper {
         }
         match (&entry.verdict, &entry.work) {
             (_, Work::Adopting) => (Role::Empty, "it is being made a pool".to_owned()),
+            (_, Work::Wiping) => (Role::Leaving, format!("it is being wiped{}", entry.far())),
             (None, _) => (Role::Foreign, "it is being read".to_owned()),
             (Some(Verdict::Ours(header)), work) => self.pool_role(entry, header, work),
+            (Some(Verdict::Unfinished(header)), Work::None)
+                if header.over.is_some() && !self.may_adopt(entry) =>
+            {
+                let begun = "a node was given it, and was cut short in making it a pool";
+                (Role::Foreign, begun.to_owned())
+            }
             (Some(Verdict::Empty | Verdict::Unfinished(_)), _) => (Role::Empty, self.waits(entry)),
+            (Some(Verdict::Wiping(header)), work) => {
+                let why = match work {
+                    Work::Failed(what, error) => format!(", which failed to {what}: {error}"),
+                    _ => ", by the node that had it".to_owned(),
+                };
+                (Role::Leaving, format!("pool {} was being wiped{why}", header.pool))
+            }
+            (Some(Verdict::Released(header)), work) => {
+                let pool = &header.pool;
+                let name = &entry.key.name;
+                let failed = match work {
+                    Work::Failed(what, error) => format!("; it failed to {what}: {error}"),
+                    _ => String::new(),
+                };
+                let free = "it can be taken out, and is not taken again unasked";
+                let again = format!("`zos disk adopt {name}` takes it");
+                (Role::Empty, format!("released from pool {pool}: {free}; {again}{failed}"))
+            }
             (Some(Verdict::Blank), _) => match entry.misfit() {
                 Some(misfit) => (Role::Empty, misfit),
                 None if !self.settings.adopt => (Role::Empty, self.waits(entry)),
@@ -111,7 +143,14 @@ impl Keeper {
             return (Role::OtherNode, format!("pool {pool} of {owner}"));
         }
         let state = if header.state { " with the node's state" } else { "" };
+        if let (Stage::Leaving, Work::Open { .. }) = (header.stage, work) {
+            return (Role::Leaving, format!("pool {pool} is being emptied{}", entry.far()));
+        }
+        let in_memory = matches!(self.phase, Phase::Settled { pool: None });
         let reason = match work {
+            Work::Open { .. } if in_memory && header.owner.is_none() => {
+                format!("pool {pool}{state}, in use from the next boot on: boot the node again")
+            }
             Work::Open { .. } => format!("pool {pool}{state}"),
             Work::Failed(what, error) => format!("pool {pool}, which failed to {what}: {error}"),
             Work::Opening | Work::Owning => format!("pool {pool} is being opened"),
@@ -121,7 +160,7 @@ impl Keeper {
     }
 
     /// Whether a pool belongs to another node than this one, as far as is known.
-    fn is_other(&self, entry: &Entry, header: &Header) -> bool {
+    pub(super) fn is_other(&self, entry: &Entry, header: &Header) -> bool {
         let Phase::Settled { pool: state_pool } = &self.phase else { return false };
         let is_state = state_pool.as_ref() == Some(&header.pool);
         match (header.owner, self.node) {
@@ -165,7 +204,8 @@ impl Keeper {
             Some(Verdict::Foreign(what)) => fault(
                 "foreign-disk",
                 format!(
-                    "it holds {} and is left alone; to give it to the node, wipe it elsewhere",
+                    "it holds {} and is left alone; `zos disk adopt {name}` shows what would be lost if the \
+                     node took it",
                     entry.holdings(what)
                 ),
             ),
@@ -219,6 +259,13 @@ impl Keeper {
             ),
         };
         Some(Fault::new(format!("storage.identity-conflict:{name}"), detail))
+    }
+}
+
+impl Entry {
+    /// How far it is emptied or wiped.
+    fn far(&self) -> String {
+        if self.drain.told.is_empty() { String::new() } else { format!(": {}", self.drain.told) }
     }
 }
 

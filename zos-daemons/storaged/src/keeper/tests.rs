@@ -48,6 +48,8 @@ struct Machine {
     marked: Vec<String>,
     slow: Vec<String>,
     fails: Vec<String>,
+    /// What each try to empty a pool leaves on it, the last first.
+    left: Vec<String>,
 }
 
 impl Machine {
@@ -66,6 +68,7 @@ impl Machine {
             marked: Vec::new(),
             slow: Vec::new(),
             fails: Vec::new(),
+            left: Vec::new(),
         }
     }
 
@@ -136,6 +139,38 @@ impl Machine {
                 let header = Header { owner: Some(owner), ..*header };
                 self.disks.get_mut(&key.name).unwrap().2 = Verdict::Ours(Box::new(header.clone()));
                 Some(Event::Owned(key, Ok(Box::new(header))))
+            }
+            Job::Take(key, ..) if self.fails.contains(&key.name) => {
+                let why = NotTaken::Refused("it has changed".into());
+                Some(Event::Taken(key, Err(why)))
+            }
+            Job::Take(key, plan, word) => {
+                self.next_pool += 1;
+                let (owner, state) = (plan.owner, plan.state);
+                let header = Header { owner, state, ..sample(self.next_pool) };
+                let state = if state { " state" } else { "" };
+                self.written.push(format!("take {} by {word}{state}", key.name));
+                self.disks.get_mut(&key.name).unwrap().2 = Verdict::Ours(Box::new(header.clone()));
+                Some(Event::Taken(key.clone(), Ok(Box::new(self.pool(&key, header)))))
+            }
+            Job::Leave(key, header) => {
+                self.written.push(format!("leave {}", key.name));
+                let header = Header { stage: Stage::Leaving, ..*header };
+                self.disks.get_mut(&key.name).unwrap().2 = Verdict::Ours(Box::new(header.clone()));
+                Some(Event::Owned(key, Ok(Box::new(header))))
+            }
+            Job::Drain(key, _) => {
+                let left = self.left.pop().map_or(Ok(()), Err);
+                Some(Event::Drained(key, left))
+            }
+            Job::Wipe(key, _) if self.fails.contains(&key.name) => {
+                Some(Event::Wiped(key, Err("I/O error".into())))
+            }
+            Job::Wipe(key, header) => {
+                self.written.push(format!("wipe {}", key.name));
+                let header = Box::new(Header { stage: Stage::Released, ..*header });
+                self.disks.get_mut(&key.name).unwrap().2 = Verdict::Released(header.clone());
+                Some(Event::Wiped(key, Ok(header)))
             }
             Job::Prepare(_) => Some(Event::Prepared(Ok(()))),
         }
@@ -357,6 +392,190 @@ fn a_disk_that_goes_and_comes_again_is_judged_again() {
     machine.event(Event::Disks(list, Vec::new()));
     assert!(machine.faults().is_empty(), "{:?}", machine.faults());
     assert_eq!((machine.opened.len(), machine.written.len()), (3, 0));
+}
+
+impl Machine {
+    fn key(&self, name: &str) -> DiskKey {
+        self.keeper.entries[name].key.clone()
+    }
+
+    fn reason(&self, name: &str) -> String {
+        self.keeper.disks().into_iter().find(|disk| disk.name == name).unwrap().reason
+    }
+
+    /// A node with its state on one disk, and what is on another.
+    fn with(name: &str, verdict: Verdict) -> Self {
+        let disks = [(0, "nvme0n1", state(1, Some(X))), (2, name, verdict)];
+        let mut machine = Self::new(Wanted::Unsaid, &disks);
+        machine.until(1);
+        machine.identity(X);
+        machine.until(2);
+        machine
+    }
+}
+
+#[test]
+fn only_the_farmers_word_takes_what_is_not_empty() {
+    let begun = Header { stage: Stage::Adopting, over: Some("was".into()), ..sample(7) };
+    let mine = Header { owner: Some(node(X)), ..begun.clone() };
+    let its = Header { owner: Some(node(Y)), ..begun.clone() };
+    let check = |verdict: Verdict, unasked: &[&str], may: Result<bool, &str>| {
+        let mut machine = Machine::with("sda", verdict.clone());
+        assert_eq!(machine.written, unasked, "{verdict:?}");
+        let key = machine.key("sda");
+        match (machine.keeper.may_take(&key), may) {
+            (Ok(plan), Ok(state)) => {
+                assert_eq!((plan.state, plan.owner), (state, Some(node(X))), "{verdict:?}");
+                machine.event(Event::Take(key, "h".into()));
+                assert_eq!(machine.written.last().unwrap(), "take sda by h", "{verdict:?}");
+                assert_eq!(machine.role("sda"), Role::Ours);
+            }
+            (Err(why), Err(words)) => {
+                assert!(why.contains(words), "{why}");
+                machine.event(Event::Take(key, "h".into()));
+                assert_eq!(machine.written, unasked, "{verdict:?}");
+            }
+            (may, _) => panic!("{verdict:?}: {may:?}"),
+        }
+    };
+    check(Verdict::Foreign("xfs".into()), &[], Ok(false));
+    check(Verdict::Trace("a pool of a newer version (7) of ZOS".into()), &[], Ok(false));
+    check(state(9, Some(Y)), &[], Ok(false));
+    check(Verdict::Released(Box::new(sample(7))), &[], Ok(false));
+    check(data(5), &[], Err("`zos disk release sda`"));
+    check(Verdict::Empty, &["adopt sda"], Err("`zos disk release sda`"));
+    // Given and cut short: finished unasked, by the node that it was given to.
+    check(Verdict::Unfinished(Box::new(mine)), &["adopt sda"], Err("`zos disk release sda`"));
+    check(Verdict::Unfinished(Box::new(its)), &[], Ok(false));
+}
+
+/// One of two disks with the same pool is a copy; which one, the farmer says.
+#[test]
+fn a_copy_of_a_pool_may_be_taken_and_the_original_then_opens() {
+    let mut machine = Machine::with("sda", data(2));
+    assert_eq!(machine.opened, ["nvme0n1", "sda"]);
+    machine.disks.insert("sdb".into(), (3, disk("sdb", 8), data(2)));
+    machine.until(3);
+    assert!(machine.faults().contains(&"storage.duplicate-pool:sdb".to_owned()));
+    assert!(machine.keeper.may_take(&machine.key("sda")).is_err());
+    machine.event(Event::Take(machine.key("sdb"), "h".into()));
+    assert_eq!((machine.written.len(), machine.faults().len()), (1, 0));
+}
+
+#[test]
+fn what_cannot_be_a_pool_is_not_taken_and_what_failed_is_tried_again() {
+    let refused = |change: &dyn Fn(&mut block::Disk), words: &str| {
+        let disks = [(0, "nvme0n1", state(1, Some(X))), (0, "sda", Verdict::Foreign("xfs".into()))];
+        let mut machine = Machine::new(Wanted::Unsaid, &disks);
+        machine.keeper.boot_partition = Some("5c5b".into());
+        change(&mut machine.disks.get_mut("sda").unwrap().1);
+        machine.until(1);
+        machine.identity(X);
+        let why = machine.keeper.may_take(&machine.key("sda")).unwrap_err();
+        assert!(why.contains(words), "{why}");
+    };
+    refused(&|disk| disk.size = 1 << 29, "smaller than");
+    refused(&|disk| disk.read_only = true, "refuses writes");
+    refused(&|disk| disk.holders.push("md0".into()), "in use by md0");
+    refused(&|disk| disk.logical_block = 1024, "blocks of 1024 bytes");
+    refused(&|disk| (disk.removable, disk.read_only) = (true, true), "booted from");
+
+    let mut machine = Machine::with("sda", Verdict::Foreign("xfs".into()));
+    let key = machine.key("sda");
+    machine.fails.push("sda".into());
+    machine.event(Event::Take(key.clone(), "old".into()));
+    assert_eq!((machine.role("sda"), machine.written.len()), (Role::Foreign, 0));
+    machine.event(Event::Taken(key.clone(), Err(NotTaken::Failed("I/O error".into()))));
+    assert_eq!(machine.faults(), ["storage.adopt-failed:sda"]);
+    machine.fails.clear();
+    machine.event(Event::Take(key, "new".into()));
+    assert_eq!((machine.role("sda"), machine.faults().len()), (Role::Ours, 0));
+}
+
+/// The usual first disk of a farmer: it was something else's before, and the node lives in memory.
+#[test]
+fn a_node_without_a_disk_is_given_one_and_keeps_itself_there_from_the_next_boot_on() {
+    let disks =
+        [(0, "sda", Verdict::Foreign("NTFS".into())), (0, "sdb", Verdict::Foreign("NTFS".into()))];
+    let mut machine = Machine::new(Wanted::Unsaid, &disks);
+    machine.until(6);
+    machine.identity(X);
+    machine.event(Event::Take(machine.key("sda"), "h".into()));
+    machine.event(Event::Take(machine.key("sdb"), "h".into()));
+    assert_eq!(machine.written, ["take sda by h state", "take sdb by h"]);
+    assert!(machine.reason("sda").contains("boot the node again"), "{}", machine.reason("sda"));
+    let verdict = |name: &str| machine.disks[name].2.clone();
+    let both = [(0, "sda", verdict("sda")), (0, "sdb", verdict("sdb"))];
+    let mut next = Machine::new(Wanted::Unsaid, &both);
+    next.until(6);
+    let settled = next.keeper.settled().unwrap();
+    assert!(settled.durable && settled.identity_refusal.is_none());
+    next.identity(Y);
+    assert_eq!(next.written, ["own sda f", "own sdb f"]);
+    assert_eq!(next.faults(), [""; 0]);
+}
+
+#[test]
+fn a_pool_leaves_when_nothing_is_left_on_it() {
+    let mut machine = Machine::with("sda", data(2));
+    machine.left = vec!["web/data stays".into(), "web/data stays".into()];
+    let key = machine.key("sda");
+    machine.event(Event::Release(key.clone()));
+    assert_eq!((machine.written.len(), machine.role("sda")), (1, Role::Leaving));
+    assert!(machine.reason("sda").contains("web/data stays"));
+    // Said twice is nothing new, and nothing is forced.
+    assert!(machine.keeper.may_release(&key).unwrap_err().contains("already"));
+    machine.until(59);
+    assert_eq!(machine.written, ["leave sda"]);
+    machine.until(180);
+    assert_eq!(machine.written, ["leave sda", "wipe sda"]);
+    assert_eq!((machine.role("sda"), machine.faults().len()), (Role::Empty, 0));
+
+    // Neither this node nor another takes it unasked, whenever it boots.
+    let kept = machine.disks["sda"].2.clone();
+    let mut next = Machine::with("sda", kept.clone());
+    next.until(10);
+    assert_eq!(next.written, [""; 0]);
+    next.event(Event::Take(next.key("sda"), "h".into()));
+    assert_eq!(next.written, ["take sda by h"]);
+    let mut alone = Machine::new(Wanted::Unsaid, &[(0, "sda", kept)]);
+    alone.until(10);
+    assert!(!alone.keeper.settled().unwrap().durable && alone.written.is_empty());
+}
+
+#[test]
+fn a_release_goes_on_after_a_boot_and_after_an_error() {
+    let Verdict::Ours(header) = data(2) else { unreachable!() };
+    let leaving = Verdict::Ours(Box::new(Header { stage: Stage::Leaving, ..*header.clone() }));
+    assert_eq!(Machine::with("sda", leaving).written, ["wipe sda"]);
+    let wiping = Header { stage: Stage::Wiping, ..*header };
+    assert_eq!(
+        Machine::with("sda", Verdict::Wiping(Box::new(wiping.clone()))).written,
+        ["wipe sda"]
+    );
+    // Of another node: not ours to go on with.
+    let other = Header { owner: Some(node(Y)), ..wiping };
+    let machine = Machine::with("sda", Verdict::Wiping(Box::new(other)));
+    assert_eq!((machine.written.len(), machine.role("sda")), (0, Role::Leaving));
+
+    let mut machine = Machine::with("sda", data(2));
+    machine.fails.push("sda".into());
+    machine.event(Event::Release(machine.key("sda")));
+    assert_eq!(machine.faults(), ["storage.release-failed:sda"]);
+    machine.fails.clear();
+    machine.until(70);
+    assert_eq!(machine.written, ["leave sda", "wipe sda"]);
+    assert_eq!(machine.faults(), [""; 0]);
+}
+
+#[test]
+fn the_disk_with_the_state_is_kept() {
+    let machine = Machine::with("sda", data(2));
+    let why = machine.keeper.may_release(&machine.key("nvme0n1")).unwrap_err();
+    assert!(why.contains("the node's state lies on nvme0n1"), "{why}");
+    let machine = Machine::with("sda", Verdict::Foreign("xfs".into()));
+    let why = machine.keeper.may_release(&machine.key("sda")).unwrap_err();
+    assert!(why.contains("no pool that is in use"), "{why}");
 }
 
 fn data(pool: u64) -> Verdict {

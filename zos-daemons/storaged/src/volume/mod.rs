@@ -4,7 +4,7 @@
 //!  pools ─ sweep ─▶ copies ─ lead ─▶ Entry ─┬─ change     made, grown, destroyed
 //!                                           ├─ open       key ─ unseal ─ device ─▶ fd
 //!                                           ├─ snapshot   taken, restored, cloned
-//!                                           ├─ mover      to another pool
+//!                                           ├─ mover      to another pool; leave: all of a pool
 //!                                           └─ care       legs that went, came back, are written anew
 //! ```
 //! The table is locked for moments only. Whoever works on a volume holds its gate, so that two pieces of
@@ -16,6 +16,7 @@ mod change;
 pub mod device;
 pub mod files;
 pub mod keys;
+mod leave;
 pub mod mover;
 mod open;
 pub mod place;
@@ -171,7 +172,7 @@ impl Volumes {
         };
         let open: Vec<bool> = swept.records.iter().map(unlocked).collect();
         let mut table = self.table();
-        table.pools.insert(id.clone(), pool);
+        table.insert(id.clone(), pool);
         let mut news = Vec::new();
         for (record, open) in swept.records.into_iter().zip(open) {
             let key = (record.twin, record.name.clone());
@@ -212,6 +213,10 @@ impl Volumes {
     /// Says how a pool does, and why. One that isn't ready takes no new volumes.
     pub fn set_condition(&self, pool: &str, condition: PoolState, reasons: Vec<String>) {
         let mut table = self.table();
+        if table.pools.get(pool).is_some_and(Pool::leaves) {
+            // By the farmer's word, whatever else is the matter with it.
+            return;
+        }
         if condition == PoolState::Ready && reasons.is_empty() {
             table.doing.remove(pool);
         } else {

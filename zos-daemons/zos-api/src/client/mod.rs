@@ -10,6 +10,7 @@
 //! the audience that it names must be itself, or a request could be carried to another node.
 
 mod address;
+mod disks;
 mod error;
 mod farmer;
 mod keys;
@@ -23,6 +24,7 @@ use std::sync::{Mutex, PoisonError};
 
 pub use address::{Address, AddressError};
 use bytes::Bytes;
+pub use disks::DiskChange;
 use ed25519_dalek::SigningKey;
 pub use error::ClientError;
 pub use farmer::ServiceLog;

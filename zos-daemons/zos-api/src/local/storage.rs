@@ -27,6 +27,38 @@ interface! {
     ListDisks [Capacity Api Console] -> Disks;
     /// Every pool.
     ListPools [Capacity Provision Api Console] -> Pools;
+    /// What adopting a disk would do, and what would be lost. `Conflict` tells why it can't be adopted.
+    PlanAdoption [Api] (
+        /// The kernel's name or the stable id.
+        disk: String,
+    ) -> zos_types::disk::DiskPlan;
+    /// Wipes a disk and makes it a pool; answered when the pool is there. `Conflict`: the disk is no longer as in the
+    /// plan, and nothing was written.
+    AdoptDisk [Api] (
+        /// The kernel's name or the stable id.
+        disk: String,
+        /// The plan's hash.
+        plan: String,
+    ) -> Done;
+    /// What releasing a disk would do. `Conflict` tells why it can't be released.
+    PlanRelease [Api] (
+        /// The kernel's name or the stable id.
+        disk: String,
+    ) -> zos_types::disk::DiskPlan;
+    /// Empties a pool and wipes its disk, so that it can be taken out; answered when the word is durable. The disk's
+    /// reason tells how far it is.
+    ReleaseDisk [Api] (
+        /// The kernel's name or the stable id.
+        disk: String,
+        /// The plan's hash.
+        plan: String,
+    ) -> Done;
+    /// Begins to read all that has checksums in a pool, and to repair what has a second copy; the pool tells how far
+    /// it is. One that goes on already goes on.
+    ScrubPool [Api] (
+        /// Its id.
+        pool: String,
+    ) -> Done;
     /// Makes a volume, or finds it made; durable when answered.
     CreateVolume [Provision] (
         /// Whose it is.

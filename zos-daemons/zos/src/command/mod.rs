@@ -2,10 +2,12 @@
 
 mod apply;
 mod deployments;
+mod disk;
 mod key;
 mod logs;
 mod node;
 mod patience;
+mod pool;
 mod power;
 mod service;
 mod service_logs;
@@ -46,6 +48,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Service(ServiceCommand::Restart { name }) => {
             service::restart(&signing(&global)?, &name, output).await
         }
+        Command::Disk(command) => disk::run(&signing(&global)?, command, output).await,
+        Command::Pool(command) => pool::run(&signing(&global)?, command, output).await,
         Command::Capacity => node::capacity(&pinned(&global)?, output).await,
         Command::Apply(apply) => apply::run(&apply, &signing(&global)?, output).await,
         Command::List => deployments::list(&signing(&global)?, output).await,

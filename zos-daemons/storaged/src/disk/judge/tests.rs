@@ -67,6 +67,8 @@ fn word(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Ours(_) => "ours".into(),
         Verdict::Unfinished(_) => "unfinished".into(),
+        Verdict::Wiping(_) => "wiping".into(),
+        Verdict::Released(_) => "released".into(),
         Verdict::Trace(what) => format!("trace: {what}"),
         Verdict::Foreign(what) => format!("foreign: {what}"),
         Verdict::Blank => "blank".into(),
@@ -133,11 +135,32 @@ fn pools() {
     check(&table, "trace: a pool whose header is gone or broken");
     check(&table.clone().put(header::AT, b"ZOSPOOL1"), "trace: a pool whose header is gone");
     check(&Sparse::new(0).put(header::AT, b"ZOSPOOL1"), "trace: what is left of a pool");
+    let torn = Sparse::new(0).put(header::AT, b"ZOSPOOL1").put(0, b"XFSB");
+    check(&torn, "trace: what is left of a pool of ZOS, beside xfs");
     let newer = Header { version: 7, ..header::sample(3) };
     check(&table.put(newer.place(), &newer.encode()), "trace: a pool of a newer version (7)");
     let copied = Header { disk_size: SIZE / 2, ..header::sample(3) };
     let copied = Sparse::new(0).put(copied.place(), &copied.encode());
     check(&copied, "trace: a pool made on a disk of");
+}
+
+#[test]
+fn pools_that_leave() {
+    check(&pool(Stage::Leaving, true), "ours");
+    check(&pool(Stage::Leaving, false), "trace: a pool whose partition table is gone");
+    for table in [true, false] {
+        check(&pool(Stage::Wiping, table), "wiping");
+        check(&pool(Stage::Wiping, table).put(0, b"XFSB"), "foreign: xfs, written over");
+    }
+    check(&pool(Stage::Wiping, true).put(1 << 20, b"LUKS\xba\xbe"), "foreign: LUKS, written over");
+    check(&pool(Stage::Released, false), "released");
+    // where nobody looks, and nothing was wiped
+    check(&pool(Stage::Released, false).put(40 << 20, &[1]), "released");
+    check(&pool(Stage::Released, true), "foreign: data of unknown kind, on a disk that was");
+    for at in [0, 4096, (1 << 20) - 1, 5 << 20, SIZE - 1] {
+        check(&pool(Stage::Released, false).put(at, &[1]), "foreign: data of unknown kind");
+    }
+    check(&pool(Stage::Released, false).put(0, b"XFSB"), "foreign: xfs, written over");
 }
 
 /// A power cut in the writing of the table, after each piece and in the midst of it.
