@@ -71,7 +71,7 @@ fn a_share_keeps_its_files_grows_with_its_volume_and_is_never_made_anew_by_openi
         // A copy of it, block by block, is another share, though the kernel knows both by one number.
         let (copy, device) = (folder.join("copy"), attach(&file, large));
         let one = share::root(&device).unwrap();
-        rustix::fs::syncfs(&File::open(places(&one)).unwrap()).unwrap();
+        rustix::fs::syncfs(File::open(places(&one)).unwrap()).unwrap();
         fs::copy(&file, &copy).unwrap();
         let other = attach(&copy, large);
         let two = share::root(&other).unwrap();
