@@ -86,7 +86,7 @@ pub fn arguments(node: &Node, accel: Accel, places: &Places) -> Vec<String> {
     for (number, disk) in node.disks.iter().enumerate() {
         // Each disk has a port of its own, so that one may come (and go) while the machine runs.
         let port = port(number);
-        if disk.interface != Interface::Usb {
+        if matches!(disk.interface, Interface::Nvme | Interface::Virtio) {
             words.device(json!({"driver": "pcie-root-port", "id": port, "chassis": number + 1}));
         }
         if !disk.unplugged {
@@ -118,7 +118,12 @@ pub fn port(number: usize) -> String {
 /// The bus that a disk is plugged into.
 #[must_use]
 pub fn bus<'a>(disk: &Disk, port: &'a str) -> Option<&'a str> {
-    (disk.interface != Interface::Usb).then_some(port)
+    const SATA: [&str; 6] = ["ide.0", "ide.1", "ide.2", "ide.3", "ide.4", "ide.5"];
+    match disk.interface {
+        Interface::Nvme | Interface::Virtio => Some(port),
+        Interface::Sata(port) => SATA.get(usize::from(port)).copied(),
+        Interface::Usb => None,
+    }
 }
 
 #[derive(Default)]

@@ -45,6 +45,8 @@ pub enum Interface {
     Nvme,
     /// virtio-blk: rotational to Linux, in QEMU.
     Virtio,
+    /// SATA, on this port of the machine's own controller (0 to 5): rotational to Linux, in QEMU.
+    Sata(u8),
     /// A USB stick.
     Usb,
 }
@@ -153,6 +155,7 @@ impl Disk {
         let mut device = match self.interface {
             Interface::Nvme => json!({"driver": "nvme", "serial": self.id}),
             Interface::Virtio => json!({"driver": "virtio-blk-pci", "serial": self.id}),
+            Interface::Sata(_) => json!({"driver": "ide-hd", "serial": self.id}),
             Interface::Usb => {
                 json!({"driver": "usb-storage", "serial": self.id, "removable": true})
             }

@@ -20,6 +20,7 @@
 //!  evidence   a machine that dies comes back, and knows why it died
 //!  disk_faults  disks that vanish, fail, are full, or claim what is another's
 //!  kills      QEMU killed at any moment, and a full boot after each
+//!  care       disks tell how they are, pools are scrubbed, motors rest
 //!  powercut   the power cut at any moment: nothing acknowledged is lost, nothing is unreadable
 //!  chaos      daemons killed at any moment: nothing acknowledged is lost, no VM is touched
 //! ```
@@ -31,6 +32,7 @@ mod agent;
 mod api;
 mod bad_input;
 mod boot;
+mod care;
 mod chaos;
 mod debian;
 mod disk_faults;

@@ -3,11 +3,13 @@
 //! ```text
 //!  router ─┬─ boot      Settle, SetIdentity, ListCrashes
 //!          ├─ disks     ListDisks, ListPools
+//!          ├─ care      ScrubPool
 //!          ├─ volumes   made, grown, opened, closed, destroyed
 //!          └─ snapshots taken, listed, forgotten, set back to
 //! ```
 
 mod boot;
+mod care;
 mod disks;
 mod keys;
 mod snapshots;
@@ -43,6 +45,7 @@ pub(crate) struct Calls {
 pub(crate) fn router(calls: &Calls) -> Router {
     let router = boot::answer(Router::new(&INTERFACE), calls);
     let router = disks::answer(router, calls);
+    let router = care::answer(router, calls);
     let router = volumes::answer(router, calls);
     snapshots::answer(router, calls)
 }

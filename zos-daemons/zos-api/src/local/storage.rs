@@ -168,6 +168,12 @@ interface! {
         /// Which.
         name: WorkloadName,
     ) -> Done;
+    /// Looks through all that has checksums in a pool, once no other pool is being looked through. `ListPools` tells
+    /// how far it is and what it found.
+    ScrubPool [Api] (
+        /// The pool's id.
+        pool: String,
+    ) -> Done;
     /// What kernels that died left, of this boot and of earlier ones as far as the state disk keeps them, newest
     /// first.
     ListCrashes [Api] -> Crashes;
