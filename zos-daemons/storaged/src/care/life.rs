@@ -8,10 +8,11 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
+use zos_api::local::storage::Volume;
 use zos_daemon::{CallError, FaultBoard};
 use zos_types::disk::{self, PoolState};
 
@@ -20,10 +21,15 @@ use super::{Action, Care, Condition, Event, Held, Moved, Now, Seen, Told, record
 use crate::volume::Volumes;
 use crate::volume::mover::Progress;
 
+/// To compare the copies of one volume takes no longer: else something holds it.
+const VERIFY: Duration = Duration::from_secs(24 * 3600);
+
 /// Moves a pool's volumes to others, and places new ones by how pools do.
 pub trait Mover: std::fmt::Debug + Send + Sync + 'static {
     /// Moves what finds room, while it is in use, and says what found none.
     fn move_away(&self, pool: &str) -> Pin<Box<dyn Future<Output = Moved> + Send>>;
+    /// Compares both copies of those volumes of a pool that have two and are in use, and mends them.
+    fn verify(&self, pool: &str) -> Pin<Box<dyn Future<Output = ()> + Send>>;
     /// Hears how a pool does: one that isn't ready takes no new volumes.
     fn tell(&self, pool: &str, condition: &Condition);
 }
@@ -35,6 +41,24 @@ impl Mover for Volumes {
             let progress = watch::Sender::new(Progress::default());
             let Progress { moved, stays, .. } = volumes.move_away(&pool, &progress).await;
             Moved { moved, left: stays }
+        })
+    }
+
+    fn verify(&self, pool: &str) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        // A volume lies on two pools, and is read with the first of them.
+        let on_pool = |volume: &Volume| volume.pools.first().is_some_and(|first| first == pool);
+        let (volumes, mut found) = (self.clone(), self.list());
+        found.retain(on_pool);
+        Box::pin(async move {
+            for Volume { twin, name, .. } in found {
+                let short = twin.short();
+                let verified = volumes.verify(twin, name.clone());
+                match tokio::time::timeout(VERIFY, verified).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::warn!("compare both copies of {name} of {short}: {error}"),
+                    Err(_) => tracing::warn!("compare both copies of {name} of {short}: no end of it"),
+                }
+            }
         })
     }
 
@@ -149,6 +173,14 @@ impl Life {
                 let moving = self.mover.move_away(&held.id);
                 tokio::spawn(async move {
                     let _ = news.send(Event::Moved(held, moving.await)).await;
+                });
+                return;
+            }
+            Action::Verify(held) => {
+                let verifying = self.mover.verify(&held.id);
+                tokio::spawn(async move {
+                    verifying.await;
+                    let _ = news.send(Event::Verified(held)).await;
                 });
                 return;
             }

@@ -98,6 +98,8 @@ pub enum Event {
     Recorded(Held, Result<Record, String>),
     /// A piece of a pool was looked through.
     Scrubbed(Held, Result<Scrubbed, String>),
+    /// Both copies of the pool's volumes were compared.
+    Verified(Held),
     /// What is kept of a pool was written.
     Written(Held),
     /// Room was made, this many bytes by deleting.
@@ -125,6 +127,8 @@ pub enum Action {
     Write(Held, Record),
     /// Look through a piece of a pool: the disk's number in it, first byte, end.
     Scrub(Held, u64, u64, u64),
+    /// Compare both copies of those of a pool's volumes that have two, the end of its scrub.
+    Verify(Held),
     /// Delete images, at least this many bytes.
     Collect(Held, u64),
     /// Give back chunks that are filled less than this percentage.
@@ -253,6 +257,7 @@ impl Care {
             }
             Event::Recorded(held, record) => self.take_record(now, &held, record),
             Event::Scrubbed(held, found) => self.take_scrubbed(now, &held, found),
+            Event::Verified(held) => self.take_verified(now, &held),
             Event::Written(held) => {
                 if let Some(ward) = ward(&mut self.wards, &held) {
                     ward.writing = false;
@@ -424,8 +429,12 @@ impl Care {
         let progress = ward.record.as_ref().and_then(|record| record.scrub.as_ref());
         let (Some(look), Some(progress)) = (look, progress) else { return };
         let from = progress.position;
-        let to = from.saturating_add(scrub::PIECE).min(look.size);
         running.piece = Some(now.up);
+        if from >= look.size {
+            actions.push(Action::Verify(running.held.clone()));
+            return;
+        }
+        let to = from.saturating_add(scrub::PIECE).min(look.size);
         actions.push(Action::Scrub(running.held.clone(), look.device, from, to));
     }
 
@@ -471,9 +480,8 @@ impl Care {
         let Some(began) = running.piece.take() else { return };
         let Some(ward) = ward(&mut self.wards, held) else { return };
         let patient = self.patients.get_mut(&ward.key);
-        let look = patient.as_ref().and_then(|patient| patient.look?.pool);
         let progress = ward.record.as_mut().and_then(|record| record.scrub.as_mut());
-        let (Some(patient), Some(look), Some(progress)) = (patient, look, progress) else {
+        let (Some(patient), Some(progress)) = (patient, progress) else {
             self.running = None;
             return;
         };
@@ -488,24 +496,33 @@ impl Care {
                 running.next = now.up + now.up.saturating_sub(began);
                 // What it found is evidence by the kernel's own count.
                 patient.look_at = now.up;
-                if progress.position >= look.size {
-                    progress.ended = Some(now.clock);
-                    let Progress { repaired, unrepaired, .. } = *progress;
-                    tracing::info!(
-                        "the scrub of pool {} ended: {repaired} errors repaired, {unrepaired} not",
-                        held.id
-                    );
-                    if repaired == 0 && unrepaired == 0 {
-                        patient.history.scrubbed_well(now.up, running.since);
-                    }
-                    self.running = None;
-                }
             }
             Err(why) => {
                 tracing::warn!("scrub pool {}: {why}; it goes on later", held.id);
                 ward.scrub_from = now.up + scrub::RETRY;
                 self.running = None;
             }
+        }
+    }
+
+    /// The scrub of a pool is at its end.
+    fn take_verified(&mut self, now: Now, held: &Held) {
+        let runs = |running: &Running| &running.held == held && running.piece.is_some();
+        let Some(running) = self.running.take_if(|running| runs(running)) else { return };
+        let Some(ward) = ward(&mut self.wards, held) else { return };
+        let progress = ward.record.as_mut().and_then(|record| record.scrub.as_mut());
+        let Some(progress) = progress else { return };
+        progress.ended = Some(now.clock);
+        let Progress { repaired, unrepaired, .. } = *progress;
+        tracing::info!(
+            "the scrub of pool {} ended: {repaired} errors repaired, {unrepaired} not",
+            held.id
+        );
+        if repaired == 0
+            && unrepaired == 0
+            && let Some(patient) = self.patients.get_mut(&ward.key)
+        {
+            patient.history.scrubbed_well(now.up, running.since);
         }
     }
 

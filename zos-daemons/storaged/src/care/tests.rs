@@ -140,6 +140,10 @@ impl World {
                 };
                 Event::Scrubbed(held, self.finds.map(found).ok_or("I/O error".to_owned()))
             }
+            Action::Verify(held) => {
+                self.pass(Duration::from_secs(60));
+                Event::Verified(held)
+            }
             Action::Collect(held, wanted) => {
                 let freed = wanted.min(self.images);
                 self.images -= freed;
@@ -302,6 +306,7 @@ fn scrubs_run_one_at_a_time_each_thirty_days_and_their_results_are_shown() {
     }
     let pieces = |world: &World| world.count(|action| matches!(action, Action::Scrub(..)));
     assert_eq!(pieces(&world), 3 * 20);
+    assert_eq!(world.count(|action| matches!(action, Action::Verify(_))), 3);
     world.live(days(30));
     assert_eq!(pieces(&world), 6 * 20);
     let begins: BTreeSet<Duration> = world
@@ -449,7 +454,7 @@ proptest! {
     fn any_order_of_events(steps in prop::collection::vec((0..8u8, 0..3usize, 0..4000u64), 1..200)) {
         let disks = ["a", "b", "c"].map(|pool| seen(&format!("sd{pool}"), Bus::Ata, Some(pool)));
         let mut care = Care::new(Settings { standby: Some(minutes(20)) });
-        let (mut up, mut here, mut pieces) = (Duration::ZERO, BTreeSet::new(), Vec::<Held>::new());
+        let (mut up, mut here, mut pieces) = (Duration::ZERO, BTreeSet::new(), Vec::<(Held, bool)>::new());
         let clock = Timestamp::from_second(1_800_000_000).unwrap();
         let space = Space { size: POOL, unallocated: POOL, ..Space::default() };
         for (what, which, seconds) in steps {
@@ -464,7 +469,7 @@ proptest! {
                     let now = here.iter().map(|which| disks[*which].clone());
                     let now: Vec<Seen> = now.collect();
                     // The piece of a pool that went ends, and nobody hears of it.
-                    pieces.retain(|piece| now.iter().any(|seen| seen.pool.as_ref() == Some(piece)));
+                    pieces.retain(|(piece, _)| now.iter().any(|seen| seen.pool.as_ref() == Some(piece)));
                     Event::Disks(now)
                 }
                 1 => Event::Recorded(held, Ok(Record::default())),
@@ -475,7 +480,8 @@ proptest! {
                 }
                 3 => Event::Scrub(held.id),
                 4 => match pieces.pop() {
-                    Some(held) => Event::Scrubbed(held, Ok(Scrubbed::default())),
+                    Some((held, true)) => Event::Scrubbed(held, Ok(Scrubbed::default())),
+                    Some((held, false)) => Event::Verified(held),
                     None => Event::Tick,
                 },
                 5 => Event::Told(seen.key.clone(), Ok(good())),
@@ -485,8 +491,10 @@ proptest! {
             let (actions, wake) = care.handle(Now { up, clock }, event);
             prop_assert!(wake > up);
             for action in actions {
-                if let Action::Scrub(held, ..) = action {
-                    pieces.push(held);
+                match action {
+                    Action::Scrub(held, ..) => pieces.push((held, true)),
+                    Action::Verify(held) => pieces.push((held, false)),
+                    _ => {}
                 }
             }
             prop_assert!(pieces.len() <= 1, "{:?}", pieces);
