@@ -55,8 +55,12 @@ impl Mover for Volumes {
                 let verified = volumes.verify(twin, name.clone());
                 match tokio::time::timeout(VERIFY, verified).await {
                     Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::warn!("compare both copies of {name} of {short}: {error}"),
-                    Err(_) => tracing::warn!("compare both copies of {name} of {short}: no end of it"),
+                    Ok(Err(error)) => {
+                        tracing::warn!("compare both copies of {name} of {short}: {error}")
+                    }
+                    Err(_) => {
+                        tracing::warn!("compare both copies of {name} of {short}: no end of it")
+                    }
                 }
             }
         })
