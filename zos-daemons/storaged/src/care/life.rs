@@ -56,10 +56,10 @@ impl Mover for Volumes {
                 match tokio::time::timeout(VERIFY, verified).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => {
-                        tracing::warn!("compare both copies of {name} of {short}: {error}")
+                        tracing::warn!("compare both copies of {name} of {short}: {error}");
                     }
                     Err(_) => {
-                        tracing::warn!("compare both copies of {name} of {short}: no end of it")
+                        tracing::warn!("compare both copies of {name} of {short}: no end of it");
                     }
                 }
             }
