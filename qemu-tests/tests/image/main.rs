@@ -28,6 +28,7 @@
 //! `make image` comes first. What a test leaves behind lies in `target/qemu-tests/<test>/`.
 #![forbid(unsafe_code)]
 
+mod adopt;
 mod agent;
 mod api;
 mod bad_input;

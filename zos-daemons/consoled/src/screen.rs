@@ -9,6 +9,7 @@
 //! ```
 
 use zos_api::local::init::{Unit, UnitState};
+use zos_types::disk::Role;
 use zos_types::machine::{Link, Network};
 use zos_types::status::State;
 use zos_types::{Amount, Bytes, Capacity};
@@ -42,6 +43,7 @@ pub fn screen(view: &View, size: Size) -> Vec<Line> {
     lines.extend(capacity(view));
     lines.push(Line::default());
     lines.extend(services(view, width));
+    lines.extend(disks(view, width));
     let left = rows.saturating_sub(lines.len());
     lines.extend(faults(view, width, left));
     lines
@@ -54,6 +56,7 @@ pub fn block(view: &View) -> Vec<Line> {
     lines.extend(who(view));
     lines.extend(summary(view));
     lines.extend(services(view, WIDTH));
+    lines.extend(disks(view, WIDTH));
     lines.extend(faults(view, WIDTH, 40));
     lines.push(Line::default());
     lines
@@ -221,6 +224,31 @@ fn services(view: &View, width: usize) -> Vec<Line> {
         lines.push(labelled("").with(Style::Plain, text));
     }
     lines
+}
+
+/// Disks of which the farmer may want to know, in one line; nothing when each does its work. What is wrong with
+/// one stands among the faults.
+fn disks(view: &View, width: usize) -> Option<Line> {
+    let count =
+        |roles: &[Role]| view.disks.iter().filter(|disk| roles.contains(&disk.role)).count();
+    let mut words = Vec::new();
+    for disk in view.disks.iter().filter(|disk| disk.role == Role::Leaving) {
+        words.push(format!("{}: {}", disk.name, disk.reason));
+    }
+    for disk in view.disks.iter().filter(|disk| disk.reason.starts_with("released")) {
+        words.push(format!("{} can be taken out", disk.name));
+    }
+    match count(&[Role::Foreign, Role::OtherNode]) {
+        0 => {}
+        1 => words.push("1 is not the node's".to_owned()),
+        n => words.push(format!("{n} are not the node's")),
+    }
+    if words.is_empty() {
+        return None;
+    }
+    let text = format!("{} in use; {}; zos disk list", count(&[Role::Ours]), words.join("; "));
+    let text = wrap(&text, width - LABEL).into_iter().next().unwrap_or_default();
+    Some(labelled("Disks").with(Style::Plain, text))
 }
 
 fn faults(view: &View, width: usize, rows: usize) -> Vec<Line> {

@@ -5,6 +5,8 @@ use zos_api::local::identity::Identity;
 use zos_api::local::init::{Boot, UnitKind};
 use zos_api::local::provision::UsageReply;
 use zos_types::capacity::Resources;
+use zos_types::deployment::Class;
+use zos_types::disk::{Disk, Transport};
 use zos_types::machine::TimeQuality;
 use zos_types::unit::{GIB, MIB};
 use zos_types::{CloudUnits, Fault, NodeId};
@@ -80,6 +82,7 @@ fn view() -> View {
         usage: Some(UsageReply { resources: used, deployments: 1, vms: 1 }),
         vms: Some(vec![]),
         services: services.map(|name| unit(name, UnitState::Running, "")).to_vec(),
+        disks: vec![],
         faults: vec![],
     }
 }
@@ -149,6 +152,52 @@ fn a_node_in_trouble_says_so_and_what_has_no_room_is_counted() {
     );
     assert!(found.ends_with("more: zos node show\n"), "{found}");
     assert!(found.lines().count() < SIZE.rows, "{found}");
+}
+
+fn disk(name: &str, role: Role, reason: &str) -> Disk {
+    Disk {
+        name: name.into(),
+        id: name.into(),
+        model: "Disk".into(),
+        serial: "1".into(),
+        transport: Transport::Sata,
+        size: zos_types::Bytes(GIB),
+        logical_block: 512,
+        physical_block: 512,
+        class: Class::Ssd,
+        health: None,
+        partitions: vec![],
+        signatures: vec![],
+        role,
+        reason: reason.into(),
+        pool: None,
+    }
+}
+
+#[test]
+fn disks_are_told_of_when_there_is_something_to_do() {
+    let check = |disks: &[Disk], expected: Option<&str>| {
+        let view = View { disks: disks.to_vec(), ..view() };
+        let found = text(&screen(&view, SIZE));
+        let line = found.lines().find(|line| line.starts_with(" Disks"));
+        assert_eq!(line, expected, "{found}");
+        assert!(found.lines().count() < SIZE.rows, "{found}");
+    };
+    let ours = disk("nvme0n1", Role::Ours, "pool 1");
+    check(&[], None);
+    check(&[ours.clone(), disk("sdb", Role::BootMedium, "")], None);
+    check(
+        &[ours.clone(), disk("sda", Role::Foreign, "it holds NTFS")],
+        Some(" Disks      1 in use; 1 is not the node's; zos disk list"),
+    );
+    check(
+        &[ours.clone(), disk("sda", Role::Leaving, "pool 2 is being emptied: 1 of 3")],
+        Some(" Disks      1 in use; sda: pool 2 is being emptied: 1 of 3; zos disk list"),
+    );
+    check(
+        &[ours, disk("sda", Role::Empty, "released from pool 2: it can be taken out")],
+        Some(" Disks      1 in use; sda can be taken out; zos disk list"),
+    );
 }
 
 #[test]

@@ -8,10 +8,12 @@ use zos_api::local::identity::{self, Identity};
 use zos_api::local::init::{self, Boot, ListUnits, Unit, UnitKind};
 use zos_api::local::provision::{Usage, UsageReply};
 use zos_api::local::service::ListFaults;
+use zos_api::local::storage::ListDisks;
 use zos_api::local::vm::{List, VmStatus};
 use zos_api::local::{CallError, INTERFACES, net};
 use zos_daemon::Bus;
 use zos_types::Fault;
+use zos_types::disk::Disk;
 use zos_types::machine::Network;
 
 /// How long one may take to tell.
@@ -34,6 +36,8 @@ pub struct View {
     pub vms: Option<Vec<VmStatus>>,
     /// Its services.
     pub services: Vec<Unit>,
+    /// Its disks.
+    pub disks: Vec<Disk>,
     /// What is wrong.
     pub faults: Vec<Fault>,
 }
@@ -42,7 +46,7 @@ impl View {
     /// Asks all anew.
     pub async fn refresh(&mut self, bus: &Bus) {
         let bus = &bus.within(PATIENCE);
-        let (boot, identity, network, measured, usage, vms, units, faults) = tokio::join!(
+        let (boot, identity, network, measured, usage, vms, units, disks, faults) = tokio::join!(
             bus.call(init::Describe {}),
             bus.call(identity::Describe {}),
             bus.call(net::Describe {}),
@@ -50,6 +54,7 @@ impl View {
             bus.call(Usage {}),
             bus.call(List {}),
             bus.call(ListUnits {}),
+            bus.call(ListDisks {}),
             faults(bus),
         );
         keep(&mut self.boot, boot);
@@ -61,6 +66,9 @@ impl View {
         if let Ok(units) = units {
             let services = units.units.into_iter();
             self.services = services.filter(|unit| unit.kind == UnitKind::Service).collect();
+        }
+        if let Ok(disks) = disks {
+            self.disks = disks.disks;
         }
         self.faults = self.boot.iter().flat_map(|boot| boot.faults.clone()).collect();
         self.faults.extend(faults);
