@@ -3,7 +3,6 @@
 use zos_api::local::Done;
 use zos_api::local::storage::{
     AdoptDisk, Disks, ListDisks, ListPools, PlanAdoption, PlanRelease, Pools, ReleaseDisk,
-    ScrubPool,
 };
 use zos_daemon::{Call, Router};
 
@@ -31,7 +30,7 @@ pub(super) fn answer(router: Router, calls: &Calls) -> Router {
 
 fn orders(router: Router, calls: &Calls) -> Router {
     let (plan, adopt) = (calls.clone(), calls.clone());
-    let (leave, release, scrub) = (calls.clone(), calls.clone(), calls.clone());
+    let (leave, release) = (calls.clone(), calls.clone());
     router
         .on(move |_: Call, PlanAdoption { disk }| {
             let asks = plan.view.asks.clone();
@@ -54,12 +53,5 @@ fn orders(router: Router, calls: &Calls) -> Router {
                 asks.ask(disk, Wish::Release, Some(plan)).await?;
                 Ok(Done {})
             })
-        })
-        .on(move |_: Call, ScrubPool { pool }| {
-            let calls = scrub.clone();
-            async move {
-                calls.view.care.scrub(&pool).await?;
-                Ok(Done {})
-            }
         })
 }

@@ -53,12 +53,6 @@ interface! {
         /// The plan's hash.
         plan: String,
     ) -> Done;
-    /// Begins to read all that has checksums in a pool, and to repair what has a second copy; the pool tells how far
-    /// it is. One that goes on already goes on.
-    ScrubPool [Api] (
-        /// Its id.
-        pool: String,
-    ) -> Done;
     /// Makes a volume, or finds it made; durable when answered.
     CreateVolume [Provision] (
         /// Whose it is.
