@@ -7,7 +7,6 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-pub use zos_api::client::DiskChange;
 use zos_api::local::CallError;
 use zos_api::local::capacity::Measured;
 use zos_api::local::identity::PublicSealingKey;
@@ -18,6 +17,7 @@ use zos_api::local::provision::{
 };
 use zos_api::local::storage::{DescribeKey, UnlockVolume};
 use zos_api::local::vm::ReadLog;
+pub use zos_api::node::disks::DiskChange;
 use zos_types::Fault;
 use zos_types::disk::{Disk, DiskPlan, Pool};
 use zos_types::machine::Network;

@@ -1,26 +1,15 @@
 //! A farmer's requests about disks and pools.
 
 use super::{Client, ClientError, body};
-use crate::node::disks::{Confirmation, DiskList, PoolList};
+use crate::node::disks::{Confirmation, DiskChange, DiskList, PoolList};
 use zos_types::disk::{Disk, DiskPlan, Pool};
 
-/// What is to become of a disk.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum DiskChange {
-    /// It becomes a pool of the node.
-    Adopt,
-    /// It is emptied and wiped.
-    Release,
-}
-
-impl DiskChange {
-    fn target(self, disk: &str) -> String {
-        let word = match self {
-            Self::Adopt => "adopt",
-            Self::Release => "release",
-        };
-        format!("/v1/disks/{disk}/{word}")
-    }
+fn target(disk: &str, change: DiskChange) -> String {
+    let word = match change {
+        DiskChange::Adopt => "adopt",
+        DiskChange::Release => "release",
+    };
+    format!("/v1/disks/{disk}/{word}")
 }
 
 impl Client {
@@ -36,7 +25,7 @@ impl Client {
 
     /// What a change would do to a disk.
     pub async fn plan(&self, disk: &str, change: DiskChange) -> Result<DiskPlan, ClientError> {
-        let target = format!("{}?dry_run=true", change.target(disk));
+        let target = format!("{}?dry_run=true", target(disk, change));
         body(&self.signed("POST", &target, &[]).await?)
     }
 
@@ -49,7 +38,7 @@ impl Client {
     ) -> Result<Disk, ClientError> {
         let word = serde_json::to_vec(&Confirmation { plan: plan.to_owned() });
         let word = word.map_err(|e| ClientError::Protocol(e.to_string()))?;
-        body(&self.signed("POST", &change.target(disk), &word).await?)
+        body(&self.signed("POST", &target(disk, change), &word).await?)
     }
 
     /// Begins a scrub of a pool, by its id.

@@ -24,7 +24,6 @@ use std::sync::{Mutex, PoisonError};
 
 pub use address::{Address, AddressError};
 use bytes::Bytes;
-pub use disks::DiskChange;
 use ed25519_dalek::SigningKey;
 pub use error::ClientError;
 pub use farmer::ServiceLog;

@@ -25,3 +25,12 @@ pub struct Confirmation {
     /// The hash of the plan that he read.
     pub plan: String,
 }
+
+/// What is to become of a disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DiskChange {
+    /// It becomes a pool of the node.
+    Adopt,
+    /// It is emptied and wiped.
+    Release,
+}

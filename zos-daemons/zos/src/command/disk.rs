@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use anyhow::bail;
 use tokio::time::sleep;
-use zos_api::client::{Client, DiskChange};
+use zos_api::client::Client;
+use zos_api::node::disks::DiskChange;
 use zos_types::disk::{Disk, DiskPlan, Health, Partition, Role};
 
 use super::node::word;
