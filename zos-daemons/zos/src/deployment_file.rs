@@ -79,7 +79,8 @@ mod tests {
         let file =
             DeploymentFile { name: "web".parse().unwrap(), fields: parse(SHARES, false).unwrap() };
         let deployment = Deployment::from_json(&file.body(None).unwrap()).unwrap();
-        let kinds: Vec<&str> = deployment.workloads.values().map(|w| w.kind()).collect();
+        let kinds: Vec<&str> =
+            deployment.workloads.values().map(zos_types::Workload::kind).collect();
         assert_eq!(kinds, ["share", "vm", "vm"]);
     }
 
