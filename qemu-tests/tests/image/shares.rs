@@ -76,6 +76,7 @@ fn vms_share_a_folder_that_outlives_them_and_that_the_node_never_shows() {
         gone(&mut node, 1)?;
         starts(&mut node, one, 3)?;
         node.power_off()?;
+        drop(node);
 
         // The node boots again: all of it is there.
         let mut node = scene.start(&plan)?;
