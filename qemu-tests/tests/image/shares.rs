@@ -89,7 +89,7 @@ fn vms_share_a_folder_that_outlives_them_and_that_the_node_never_shows() {
         // Taken away, it is gone, and another of its name is empty.
         api.delete("web")?;
         gone(&mut node, 0)?;
-        api.put("web", &alone.replace("version = 2", "version = 4"))?;
+        api.put("web", &alone.replace("version = 2", "version = 3"))?;
         let one = serves(&api, &mut node, "one")?;
         starts(&mut node, one, 1)?;
         node.power_off()
