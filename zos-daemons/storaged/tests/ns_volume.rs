@@ -106,7 +106,7 @@ impl Node {
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        panic!("{name} never is {state:?}: {:?}", self.shown(name).condition);
+        panic!("{name} never is {state:?}: {:?}, {:?}", self.shown(name), self.volumes.rooms());
     }
 }
 
