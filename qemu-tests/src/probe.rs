@@ -185,6 +185,11 @@ impl Probe {
         self.command(&format!("run {}", Value::from(words)))
     }
 
+    /// The same with a program that takes its time.
+    pub fn run_long(&mut self, words: &[&str], patience: Duration) -> Result<Value> {
+        self.ask(&format!("run {}", Value::from(words)), patience)
+    }
+
     /// Kills a service of the bench; microseconds until it has started again.
     pub fn relive(&mut self, name: &str) -> Result<u64> {
         self.command(&format!("relive {name}"))?.as_u64().context("the probe tells no number")

@@ -36,6 +36,12 @@ pub fn escape() -> Result<&'static Path> {
     once(&BUILT, || test("zos-vmm", "escape", &["--release", "--target", STATIC]))
 }
 
+/// Volumes against the kernel: a test of `storaged`'s, for the node's kernel, since others may lack device-mapper.
+pub fn volumes() -> Result<&'static Path> {
+    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    once(&BUILT, || test("storaged", "ns_volume", &["--release", "--target", STATIC]))
+}
+
 /// PID 1, as the image has it.
 pub fn init() -> Result<&'static Path> {
     static BUILT: Once = OnceLock::new();
