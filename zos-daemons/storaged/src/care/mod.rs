@@ -153,6 +153,8 @@ struct Patient {
     history: History,
     idle: Idle,
     asking: bool,
+    /// It was spoken to since the last look: an ATA command that a disk refuses counts as one that timed out.
+    spoken: bool,
     ask_at: Duration,
     looking: bool,
     look_at: Duration,
@@ -320,6 +322,7 @@ impl Care {
                 history: History::default(),
                 idle: Idle::default(),
                 asking: false,
+                spoken: false,
                 ask_at: now.up + FIRST,
                 looking: false,
                 look_at: now.up,
@@ -333,14 +336,19 @@ impl Care {
         (patient.looking, patient.look_at) = (false, now.up + LOOK);
         let before = patient.look.replace(look);
         let timeouts = before.map_or(0, |before| look.timeouts.saturating_sub(before.timeouts));
-        patient.history.take(now.up, Evidence::Timeouts(timeouts));
+        if !std::mem::replace(&mut patient.spoken, patient.asking) {
+            patient.history.take(now.up, Evidence::Timeouts(timeouts));
+        }
         patient.history.take(now.up, Evidence::Offline(look.offline));
         if let Some(requests) = look.requests
             && rest::has_motor(&patient.disk)
         {
             match patient.idle.look(now.up, requests, self.settings.standby) {
                 Next::Nothing => {}
-                Next::Rest => actions.push(Action::Rest(key.clone())),
+                Next::Rest => {
+                    patient.spoken = true;
+                    actions.push(Action::Rest(key.clone()));
+                }
                 Next::Woke => patient.history.woke(),
             }
         }
@@ -377,7 +385,7 @@ impl Care {
     fn ask(&mut self, now: Now, actions: &mut Vec<Action>) {
         for (key, patient) in &mut self.patients {
             if !patient.asking && now.up >= patient.ask_at {
-                patient.asking = true;
+                (patient.asking, patient.spoken) = (true, true);
                 actions.push(Action::Ask(key.clone()));
             }
             if !patient.looking && now.up >= patient.look_at {

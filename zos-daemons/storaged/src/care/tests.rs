@@ -52,6 +52,8 @@ struct World {
     /// What a scrub finds in each piece: repaired, unrepaired; none: it fails.
     finds: Option<(u64, u64)>,
     images: u64,
+    /// Whether each question counts as a command that timed out.
+    refuses: bool,
     /// Motors that were stopped, with the requests then.
     resting: BTreeMap<String, Option<Requests>>,
     done: Vec<(Duration, Action)>,
@@ -81,6 +83,7 @@ impl World {
             finds: Some((0, 0)),
             images: 0,
             here,
+            refuses: false,
             resting: BTreeMap::new(),
             done: Vec::new(),
         }
@@ -115,7 +118,10 @@ impl World {
             {
                 Event::Told(key, Ok(Health { standby: true, ..smart::unknown() }))
             }
-            Action::Ask(key) => Event::Told(key.clone(), self.health[&key.name].clone()),
+            Action::Ask(key) => {
+                self.look(&key.name).timeouts += u64::from(self.refuses);
+                Event::Told(key.clone(), self.health[&key.name].clone())
+            }
             Action::Look(key) => Event::Looked(key.clone(), self.looks[&key.name]),
             Action::Rest(key) => {
                 self.resting.insert(key.name.clone(), self.looks[&key.name].requests);
@@ -267,6 +273,27 @@ fn what_was_counted_before_we_cared_is_not_held_against_a_disk() {
     world.begin();
     world.live(hours(2));
     assert!(world.faults().is_empty(), "{:?}", world.faults());
+}
+
+/// libata counts a command that the disk refuses as one that timed out, and smartctl tries some.
+#[test]
+fn what_our_own_questions_cost_is_not_held_against_a_disk() {
+    let mut world = World::new(vec![seen("sda", Bus::Ata, Some("p"))]);
+    world.refuses = true;
+    world.begin();
+    for _ in 0..100 {
+        world.look("sda").requests.as_mut().unwrap().done += 1;
+        world.live(minutes(15));
+    }
+    assert!(world.look("sda").timeouts >= 40 && world.faults().is_empty(), "{:?}", world.faults());
+    world.refuses = false;
+    world.live(minutes(5));
+    for _ in 0..4 {
+        world.look("sda").timeouts += 1;
+        world.look("sda").requests.as_mut().unwrap().done += 1;
+        world.live(minutes(5));
+    }
+    assert_eq!(world.faults(), ["care.disk-failing:sda"]);
 }
 
 #[test]
