@@ -344,7 +344,6 @@ impl<'a> Machine<'a> {
                     let places = storaged::Places {
                         root: SysRoot::at(run.join("machine")),
                         state: run.join("state"),
-                        mirror: crate::disks::mirror(&run.join("state")),
                         memory: run.join("storage"),
                         ..storaged::Places::node()
                     };
