@@ -93,7 +93,7 @@ async fn the_node_has_what_was_asked_for_and_no_more() {
         assert!(error.contains(words), "{error}");
     };
     refused(json!({ "data": volume("2TiB", "ssd") }), "/workloads/data/size").await;
-    refused(json!({ "data": volume("1GiB", "hdd") }), "of hdd are left").await;
+    refused(json!({ "data": volume("1GiB", "hdd") }), "the node has no hdd").await;
     let mut large = vm("always");
     large["cpu"] = 3.into();
     refused(json!({ "hello": large }), "the node's threads").await;
@@ -104,7 +104,7 @@ async fn the_node_has_what_was_asked_for_and_no_more() {
     place.put("web", &deployment(1, &json!({ "data": volume("600GiB", "ssd") }))).await.unwrap();
     place.until("web/data", |state, _| *state == State::Ready).await;
     let second = deployment(1, &json!({ "data": volume("600GiB", "ssd") }));
-    assert!(place.put("more", &second).await.unwrap_err().contains("of ssd are left"));
+    assert!(place.put("more", &second).await.unwrap_err().contains("are left on the emptiest ssd"));
     let capacity = place.client.capacity().await.unwrap();
     assert_eq!((capacity.deployments, capacity.capacity.cru.total), (1, 2));
     place.client.delete(&"web".parse().unwrap()).await.unwrap();

@@ -173,6 +173,6 @@ mod tests {
         check(Integrity::Repair, 2, 64 * KIB + 15 * MIB);
         let huge = Footprint::of(Bytes(u64::MAX), Integrity::Repair);
         assert_eq!(huge.total(), Bytes(u64::MAX));
-        assert_eq!(Footprint::tags(Bytes(4096)), Bytes(4 * MIB));
+        assert_eq!(Footprint::tags(Bytes(4096)), Bytes(5 * MIB));
     }
 }
