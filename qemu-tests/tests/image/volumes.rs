@@ -19,8 +19,8 @@ const LONG: Duration = Duration::from_secs(900);
 fn every_kind_of_volume_keeps_its_promise_on_the_nodes_kernel() {
     scene("volumes", |scene| {
         let program = std::fs::read(programs::volumes()?).context("read the tests of volumes")?;
-        // Their disks lie in memory.
-        let plan = Node { memory: 4096, ..Node::default() }
+        // Their disks lie in memory, of which half may be files.
+        let plan = Node { memory: 8192, ..Node::default() }
             .with_file("bin/ns_volume", Mode::Program, program)
             .with_file("manifest", Mode::File, "")
             .with_probe();
