@@ -17,7 +17,7 @@ use zos_host::{SysRoot, mount};
 use super::label;
 use crate::disk::header;
 use crate::disk::judge::{self, ENDS, Verdict};
-use crate::disk::read::{Bytes, ReadAt};
+use crate::disk::read::{ReadAt, Window};
 use crate::disk::signature::{self, Ends};
 
 /// What is on a disk.
@@ -126,26 +126,4 @@ fn ends(disk: &(impl ReadAt + ?Sized)) -> io::Result<String> {
         }
     }
     Ok(hex::encode(hash.finalize()))
-}
-
-/// A part of a disk. A table may point beyond the disk's end: nothing is read there.
-struct Window<'a, D: ?Sized> {
-    disk: &'a D,
-    start: u64,
-    size: u64,
-}
-
-impl<D: ReadAt + ?Sized> ReadAt for Window<'_, D> {
-    fn size(&self) -> u64 {
-        self.size
-    }
-
-    fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes> {
-        let at = self.start.checked_add(offset);
-        let end = at.and_then(|at| at.checked_add(length as u64));
-        match (at, end) {
-            (Some(at), Some(end)) if end <= self.disk.size() => self.disk.read_at(at, length),
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-    }
 }

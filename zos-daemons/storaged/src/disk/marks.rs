@@ -11,7 +11,7 @@ use std::io;
 use zos_host::block::Partition;
 
 use super::header::{self, Found};
-use super::read::{Bytes, ReadAt};
+use super::read::{ReadAt, Window};
 use super::signature::{self, Ends};
 
 /// What was found on a disk.
@@ -59,28 +59,6 @@ fn ends(disk: &(impl ReadAt + ?Sized)) -> io::Result<Vec<String>> {
     let (_, tail) = disk.tail(signature::TAIL)?;
     let marks = signature::find(&Ends { size: disk.size(), head: &head, tail: &tail });
     Ok(marks.into_iter().map(str::to_owned).collect())
-}
-
-/// A part of a disk. What the kernel says of it may be wrong by now: reads stay on the disk.
-struct Window<'a, D: ?Sized> {
-    disk: &'a D,
-    start: u64,
-    size: u64,
-}
-
-impl<D: ReadAt + ?Sized> ReadAt for Window<'_, D> {
-    fn size(&self) -> u64 {
-        self.size
-    }
-
-    fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes> {
-        let at = self.start.checked_add(offset);
-        let end = at.and_then(|at| at.checked_add(length as u64));
-        match (at, end) {
-            (Some(at), Some(end)) if end <= self.disk.size() => self.disk.read_at(at, length),
-            _ => Err(io::Error::other("it lies beyond the disk's end")),
-        }
-    }
 }
 
 #[cfg(test)]

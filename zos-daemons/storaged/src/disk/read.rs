@@ -60,6 +60,32 @@ impl From<&[u8]> for Bytes {
     }
 }
 
+/// A part of a disk. What the kernel or a table says of it may be wrong: reads stay on the disk.
+#[derive(Debug)]
+pub struct Window<'a, D: ?Sized> {
+    /// The disk.
+    pub disk: &'a D,
+    /// Where the part begins.
+    pub start: u64,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+impl<D: ReadAt + ?Sized> ReadAt for Window<'_, D> {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes> {
+        let at = self.start.checked_add(offset);
+        let end = at.and_then(|at| at.checked_add(length as u64));
+        match (at, end) {
+            (Some(at), Some(end)) if end <= self.disk.size() => self.disk.read_at(at, length),
+            _ => Err(io::Error::other("it lies beyond the disk's end")),
+        }
+    }
+}
+
 /// A disk, open for reading only.
 #[derive(Debug)]
 pub struct Reader {
