@@ -8,7 +8,7 @@
 //!  /bin/nft /bin/mkfs.btrfs /bin/btrfs /lib     foreign tools and their libraries
 //!  /lib/firmware                                blobs
 //!  /usr/share/zos/guest/{vmlinuz,hello.img}     what `builtin:hello` boots
-//!  /dev /proc /sys /run /tmp /state             empty, for mounts
+//!  /dev /proc /sys /run /tmp /state /mirror     empty, for mounts
 //! ```
 
 use std::collections::BTreeMap;
@@ -69,7 +69,7 @@ pub fn add_ours(
     root.add("etc/passwd", Mode::File, Part::Ours, passwd().into_bytes())?;
     root.add("etc/group", Mode::File, Part::Ours, group().into_bytes())?;
     root.add("etc/protocols", Mode::File, Part::Ours, protocols().into_bytes())?;
-    for dir in ["dev", "proc", "sys", "run", "state"] {
+    for dir in ["dev", "proc", "sys", "run", "state", "mirror"] {
         root.mount_point(dir, Mode::Dir);
     }
     root.mount_point("tmp", Mode::Shared);

@@ -63,6 +63,15 @@ pub fn read(folder: &Path) -> Found {
     }
 }
 
+/// Whether a file of the daemon's folder is whole, as far as can be told without a TPM.
+pub fn is_sound(name: &str, bytes: &[u8]) -> bool {
+    let text = std::str::from_utf8(bytes);
+    match name {
+        FILE => text.is_ok_and(|pem| SigningKey::from_pkcs8_pem(pem).is_ok()),
+        _ => serde_json::from_slice::<serde_json::Value>(bytes).is_ok(),
+    }
+}
+
 /// Draws a new key from the kernel's random numbers, which block until they are good.
 pub fn draw() -> Result<SigningKey, KeyError> {
     let mut seed = Zeroizing::new([0; 32]);

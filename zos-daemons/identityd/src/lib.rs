@@ -29,7 +29,11 @@ use zos_api::local::identity::{
     SealingKey, Secret, Unseal,
 };
 use zos_api::local::storage::{SetIdentity, Settle, Settled};
-use zos_daemon::{Call, CallError, Config, Daemon, FaultBoard, Owner, Reader, Router, View};
+use zos_daemon::store::State;
+use zos_daemon::store::files::Files;
+use zos_daemon::{
+    Backoff, Call, CallError, Config, Daemon, FaultBoard, Owner, Reader, Router, View,
+};
 use zos_types::{Fault, NodeId};
 
 use crate::identity::Choice;
@@ -100,13 +104,24 @@ pub async fn run_on(daemon: Daemon, tpm: FindTpm) -> anyhow::Result<()> {
     let owner = Owner::new(None::<Arc<Node>>);
     let known = owner.view();
     let (bus, faults) = (daemon.bus.clone(), daemon.faults.clone());
+    let shutdown = daemon.shutdown.clone();
     daemon.shutdown.spawn(async move {
         let settled = bus.insist(|| Settle {}).await;
+        let state = State::watch(&bus, &shutdown, "identity").await;
+        let files = Files::new(state.copies(), key::is_sound);
+        settle(&files, &faults).await;
+        // One copy is read, and written first; it need not be the first place, when that was lost.
+        let folder = files.folder();
+        let path = folder.parent().unwrap_or(Path::new("/")).to_string_lossy().into_owned();
+        let settled = Settled { path, ..settled };
         let node = load(&settled, &faults);
         // A TPM takes its time, up to seconds.
         let asked = tokio::task::spawn_blocking(move || wraps(&settled, settings, tpm()));
         let found = asked.await.unwrap_or_default();
         found.faults.iter().for_each(|fault| faults.raise(fault.clone()));
+        // What was made now is in each copy before anybody hears of it.
+        settle(&files, &faults).await;
+        shutdown.spawn(state.keep(files));
         let node = Arc::new(node.with(&found));
         let lasts = if node.ephemeral { ", for this boot" } else { "" };
         tracing::info!("the node is {}{lasts}", node.id);
@@ -117,6 +132,27 @@ pub async fn run_on(daemon: Daemon, tpm: FindTpm) -> anyhow::Result<()> {
     });
     daemon.serve(router(known)).await?;
     Ok(())
+}
+
+/// Has each file in every copy of the state, however long it takes: a key that may be lost is none.
+async fn settle(files: &Files, faults: &FaultBoard) {
+    let mut failures = 0;
+    loop {
+        let work = files.clone();
+        let done = tokio::task::spawn_blocking(move || work.settle()).await;
+        let error = match done {
+            Ok(Ok(())) => break,
+            Ok(Err(error)) => CallError::failed(&error).to_string(),
+            Err(error) => error.to_string(),
+        };
+        faults.raise(Fault::new("identity.copies", error));
+        failures += 1;
+        tokio::time::sleep(Backoff::default().jittered(failures)).await;
+    }
+    faults.clear("identity.copies");
+    for (number, told) in files.told().into_iter().enumerate() {
+        faults.raise(Fault::new(format!("identity.file-kept:{number}"), told));
+    }
 }
 
 /// Loads or makes the key, whatever it takes: a node without any identity could not even say what

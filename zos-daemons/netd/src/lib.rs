@@ -22,14 +22,13 @@ pub mod settings;
 pub mod uplink;
 pub mod vm;
 
-use std::path::Path;
 use std::pin::pin;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use zos_api::local::Done;
 use zos_api::local::net::{CloseTaps, Describe, INTERFACE, ListTaps, OpenTap, Taps};
-use zos_api::local::storage::Settle;
 use zos_daemon::metrics::Labels;
+use zos_daemon::store::{Copies, Follow, State, StoreError};
 use zos_daemon::{Call, CallError, Daemon, Metrics, Router, View};
 use zos_host::SysRoot;
 
@@ -44,10 +43,10 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let node = Node::new(SysRoot::host(), daemon.config::<Settings>(), faults, inbox, tell)?;
     count(&daemon.metrics, &node.counts());
     let node = daemon.shutdown.spawn(node.run());
-    let (bus, state) = (daemon.bus.clone(), commands.clone());
+    let (bus, shutdown) = (daemon.bus.clone(), daemon.shutdown.clone());
+    let kept = Kept { commands: commands.clone() };
     daemon.shutdown.spawn(async move {
-        let folder = Path::new(&bus.insist(|| Settle {}).await.path).join("net");
-        let _ = state.send(Command::State(folder)).await;
+        State::watch(&bus, &shutdown, "net").await.keep(kept).await;
     });
     let shutdown = daemon.shutdown.clone();
     let mut serving = pin!(daemon.serve(router(commands, known)));
@@ -59,6 +58,24 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
             }
             ended?;
             anyhow::bail!("the kernel's network events have ended")
+        }
+    }
+}
+
+/// The node's store, which its task opens.
+#[derive(Clone)]
+struct Kept {
+    commands: mpsc::Sender<Command>,
+}
+
+impl Follow for Kept {
+    fn follow(&self, copies: &Copies) -> Result<(), StoreError> {
+        let (reply, opened) = oneshot::channel();
+        let told = self.commands.blocking_send(Command::State(copies.clone(), reply));
+        match told.ok().and_then(|()| opened.blocking_recv().ok()).flatten() {
+            Some(store) => store.follow(copies),
+            // It is tried again by the task, from where the copies lie now.
+            None => Ok(()),
         }
     }
 }

@@ -6,12 +6,11 @@
 //! ```
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
 use tokio::sync::{mpsc, watch};
 use zos_api::local::net::Tap;
-use zos_daemon::store::{Store, StoreError};
+use zos_daemon::store::{Copies, Migrations, Store, StoreError};
 use zos_daemon::{CallError, FaultBoard};
 use zos_types::{Fault, TwinId, WorkloadName};
 
@@ -24,7 +23,8 @@ use crate::vm::dns::Servers;
 use crate::vm::subnet;
 use crate::vm::table::{Row, Table};
 
-const SCHEMA: u32 = 1;
+/// None yet: what is written is schema 1.
+const MIGRATIONS: Migrations = &[];
 /// Most queues of a tap.
 const MOST_QUEUES: u32 = 16;
 const NETWORK: &str = "network";
@@ -46,7 +46,7 @@ pub struct Nat {
     servers: Servers,
     guests: mpsc::Sender<Vec<u8>>,
     announce: watch::Sender<bool>,
-    folder: Option<PathBuf>,
+    copies: Option<Copies>,
     kept: Option<Kept>,
     subnet: Option<Ipv4Net>,
     bridge: Option<Bridge>,
@@ -61,20 +61,33 @@ impl Nat {
         guests: mpsc::Sender<Vec<u8>>,
         announce: watch::Sender<bool>,
     ) -> Self {
-        let (folder, kept, subnet, bridge) = (None, None, None, None);
-        Self { kernel, faults, servers, guests, announce, folder, kept, subnet, bridge }
+        let (copies, kept, subnet, bridge) = (None, None, None, None);
+        Self { kernel, faults, servers, guests, announce, copies, kept, subnet, bridge }
     }
 
-    /// Where the state lies.
-    pub fn set_folder(&mut self, folder: PathBuf) {
-        self.folder = Some(folder);
+    /// Where the state lies, until it is open: from then on the store follows by itself.
+    pub fn set_copies(&mut self, copies: Copies) {
+        self.copies = Some(copies);
+    }
+
+    /// The store, once it is open.
+    pub fn store(&self) -> Option<Store> {
+        self.kept.as_ref().map(|kept| kept.store.clone())
     }
 
     /// Opens the state if it is there and isn't open. Whether there is nothing left to try.
     pub fn open_state(&mut self) -> bool {
-        let (Some(folder), None) = (&self.folder, &self.kept) else { return true };
-        match open(folder) {
+        let (Some(copies), None) = (&self.copies, &self.kept) else { return true };
+        match open(copies.clone()) {
             Ok((kept, subnet)) => {
+                for path in kept.store.repaired() {
+                    let path = path.display();
+                    let detail = format!(
+                        "a copy of the network's state could not be read and was renewed from the \
+                         other; what lay there is kept as {path}"
+                    );
+                    self.faults.raise(Fault::new(format!("net.unreadable:{path}"), detail));
+                }
                 self.kept = Some(kept);
                 self.subnet = subnet;
                 self.faults.clear("net.state");
@@ -235,8 +248,8 @@ impl Nat {
     }
 }
 
-fn open(folder: &std::path::Path) -> Result<(Kept, Option<Ipv4Net>), StoreError> {
-    let store = Store::open(folder, "net", SCHEMA)?;
+fn open(copies: Copies) -> Result<(Kept, Option<Ipv4Net>), StoreError> {
+    let store = Store::open(copies, "net", MIGRATIONS)?;
     let seed = match store.get::<Vec<u8>>(NETWORK, "seed")?.filter(|seed| seed.len() >= 16) {
         Some(seed) => seed,
         None => {

@@ -13,13 +13,13 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 use zos_api::local::net::Tap;
+use zos_daemon::store::{Copies, Store};
 use zos_daemon::{CallError, FaultBoard, Owner, View};
 use zos_host::{SysRoot, clock};
 use zos_types::machine::{Link, Network};
@@ -53,7 +53,7 @@ pub enum Command {
     /// Forget a VM's taps.
     Close(TwinId, WorkloadName, oneshot::Sender<Result<(), CallError>>),
     /// Where the state lies.
-    State(PathBuf),
+    State(Copies, oneshot::Sender<Option<Store>>),
 }
 
 /// What there is, in numbers.
@@ -219,9 +219,10 @@ impl Node {
         match command {
             Command::Describe(reply) => drop(reply.send(self.describe())),
             Command::List(reply) => drop(reply.send(self.nat.list())),
-            Command::State(path) => {
-                self.nat.set_folder(path);
+            Command::State(copies, reply) => {
+                self.nat.set_copies(copies);
                 self.settle().await;
+                let _ = reply.send(self.nat.store());
             }
             Command::Open(twin, name, index, queues, reply) => {
                 let result = match self.nat.place(&twin, &name, index) {

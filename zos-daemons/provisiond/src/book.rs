@@ -12,13 +12,12 @@
 //! A row of `deployments` is never deleted, so a version never returns.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 use zos_api::local::provision::Evidence;
-use zos_daemon::store::{Store, StoreError};
+use zos_daemon::store::{Copies, Migrations, Store, StoreError};
 use zos_types::capacity::Resources;
 use zos_types::{Deployment, Fault, Name, TwinId, WorkloadName};
 
@@ -28,7 +27,8 @@ const DEPLOYMENTS: &str = "deployments";
 const MADE: &str = "made";
 const REMOVALS: &str = "removals";
 const RESTORES: &str = "restores";
-const SCHEMA: u32 = 1;
+/// None yet: what is written is schema 1.
+const MIGRATIONS: Migrations = &[];
 /// What the book holds at most. Keys are free, so the node as a whole has limits too.
 #[derive(Debug)]
 pub struct Limits;
@@ -111,9 +111,17 @@ pub struct Book {
 impl Book {
     /// Opens the book, or begins one. A row that this version can't read is a fault and is left as
     /// it is; what it holds is not destroyed.
-    pub fn open(folder: &Path) -> Result<(Self, Vec<Fault>), StoreError> {
-        let store = Store::open(folder, "provision", SCHEMA)?;
+    pub fn open(copies: impl Into<Copies>) -> Result<(Self, Vec<Fault>), StoreError> {
+        let store = Store::open(copies, "provision", MIGRATIONS)?;
         let (mut entries, mut faults) = (BTreeMap::new(), Vec::new());
+        for kept in store.repaired() {
+            let detail = format!(
+                "a copy of the book of deployments could not be read and was renewed from the other; \
+                 what lay there is kept as {}",
+                kept.display()
+            );
+            faults.push(Fault::new(format!("provision.unreadable:{}", kept.display()), detail));
+        }
         for (key, row) in store.list::<Row>(DEPLOYMENTS)? {
             match (owner(&key), row.body.as_deref().map(read).transpose()) {
                 (Some(owner), Ok(current)) => {
@@ -138,6 +146,11 @@ impl Book {
         let restores = restores.filter_map(|(text, restore)| Some((key(&text)?, restore)));
         let restores = restores.collect();
         Ok((Self { store, entries, made, removals, restores }, faults))
+    }
+
+    /// The store, for what keeps it in each of the state's places.
+    pub fn store(&self) -> Store {
+        self.store.clone()
     }
 
     /// A name that was used.

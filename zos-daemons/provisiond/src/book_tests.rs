@@ -87,7 +87,7 @@ fn a_kept_volume_is_not_taken_away() {
 #[test]
 fn a_row_that_cannot_be_read_is_shown_and_left() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path(), "provision", SCHEMA).unwrap();
+    let store = Store::open(folder.path(), "provision", MIGRATIONS).unwrap();
     let row = Row { highest: 7, body: Some("e30=".into()), evidence: evidence("put") };
     store.write(|write| write.put(DEPLOYMENTS, &format!("{}/web", twin()), &row)).unwrap();
     drop(store);
@@ -95,6 +95,29 @@ fn a_row_that_cannot_be_read_is_shown_and_left() {
     assert_eq!(faults.len(), 1);
     assert_eq!(book.judge(&web(), 8, b"x"), Verdict::Create);
     assert!(book.desired().removals.is_empty());
+}
+
+#[test]
+fn a_book_that_cannot_be_read_is_mended_by_its_copy_or_left() {
+    let root = tempfile::tempdir().unwrap();
+    let places: Vec<_> = ["p", "q"].map(|name| root.path().join(name)).into();
+    places.iter().for_each(|place| std::fs::create_dir(place).unwrap());
+    let mut copies = Copies::from(&places[0]);
+    let second = zos_daemon::store::Place { folder: places[1].clone(), ..copies.places[0].clone() };
+    copies.places.push(zos_daemon::store::Place { pool: "q".into(), ..second });
+    let mut book = Book::open(copies.clone()).unwrap().0;
+    put(&mut book, BODY);
+    drop(book);
+    let files: Vec<_> = places.iter().map(|place| place.join("provision.redb")).collect();
+    std::fs::write(&files[0], b"rot").unwrap();
+    let (book, faults) = Book::open(copies.clone()).unwrap();
+    assert_eq!((book.current().count(), faults.len()), (1, 1));
+    assert!(faults[0].detail.contains("provision.redb.unreadable-1"), "{}", faults[0].detail);
+    drop(book);
+    // Neither can be read: nothing is begun afresh, and nothing is touched.
+    files.iter().for_each(|file| std::fs::write(file, b"rot").unwrap());
+    assert!(Book::open(copies).is_err());
+    assert!(files.iter().all(|file| std::fs::read(file).unwrap() == b"rot"));
 }
 
 #[test]

@@ -20,7 +20,6 @@ pub mod space;
 pub mod status;
 pub mod steps;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,10 +27,10 @@ use zos_api::local::provision::{
     Delete, DeleteSnapshot, Get, INTERFACE, List, ListSnapshots, Put, RestoreSnapshot,
     TakeSnapshot, Usage,
 };
-use zos_api::local::storage::Settle;
 use zos_daemon::metrics::Labels;
+use zos_daemon::store::State;
 use zos_daemon::{
-    Bus, Call, CallError, Daemon, FaultBoard, Metrics, Owner, Reconciler, Router, View,
+    Bus, Call, CallError, Daemon, FaultBoard, Metrics, Owner, Reconciler, Router, Shutdown, View,
 };
 use zos_types::Fault;
 
@@ -52,8 +51,9 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
     let opening = Reconciler::new(&daemon, "open", brain::PACE).shows("provision.state", 1);
     let keeping = Reconciler::new(&daemon, "deployments", brain::PACE);
     let (bus, faults) = (daemon.bus.clone(), daemon.faults.clone());
+    let shutdown = daemon.shutdown.clone();
     daemon.shutdown.spawn(async move {
-        let brain = Arc::new(open(&bus, &faults, opening).await);
+        let brain = Arc::new(open(&bus, &faults, &shutdown, opening).await);
         owner.put(Some(Arc::clone(&brain)));
         brain.reconcile(keeping).await;
     });
@@ -62,21 +62,21 @@ pub async fn run(daemon: Daemon) -> anyhow::Result<()> {
 }
 
 /// Opens the book where the state lies. A book that can't be opened is never replaced.
-async fn open(bus: &Bus, faults: &FaultBoard, opening: Reconciler) -> Brain {
-    let settled = bus.insist(|| Settle {}).await;
-    let folder = Path::new(&settled.path).join("provision");
+async fn open(bus: &Bus, faults: &FaultBoard, shutdown: &Shutdown, opening: Reconciler) -> Brain {
+    let state = State::watch(bus, shutdown, "provision").await;
     let (book, unreadable) = opening
         .until(|| {
-            let opened = Book::open(&folder);
+            let opened = Book::open(state.copies());
             let words = |error| format!("no deployment runs: {}", CallError::failed(&error));
             std::future::ready(opened.map_err(words))
         })
         .await;
     faults.replace("provision.unreadable:", unreadable);
-    if !settled.durable {
+    if !state.is_durable() {
         let detail = "no disk keeps deployments: they are lost with the next boot";
         faults.raise(Fault::new("provision.ephemeral", detail));
     }
+    shutdown.spawn(state.keep(book.store()));
     Brain::new(book, bus.clone(), faults.clone())
 }
 

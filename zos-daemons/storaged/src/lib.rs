@@ -17,6 +17,7 @@ pub mod adopt;
 mod boot_medium;
 mod calls;
 pub mod care;
+pub mod copies;
 pub mod disk;
 pub mod keeper;
 pub mod life;
@@ -59,13 +60,14 @@ pub async fn run_on(
     let keeper = Keeper::new(
         daemon.config(),
         boot_medium::partition(&places.root),
-        places.state.to_string_lossy().into_owned(),
+        [&places.state, &places.mirror].map(|place| place.to_string_lossy().into_owned()),
         life::remembered(&places),
     );
     let faults = daemon.faults.clone();
     let care = Care::new(daemon.config());
     let (life, view, care) = Life::new(keeper, care, places.clone(), Arc::clone(&machine), faults);
-    let (past, bus) = (Past::new(&places, view.settled.clone()), daemon.bus.clone());
+    let past = Past::new(&places, view.settled.clone()).in_each(view.copies.clone());
+    let bus = daemon.bus.clone();
     let calls = Calls {
         view: view.clone(),
         past: past.clone(),
@@ -79,6 +81,7 @@ pub async fn run_on(
     tokio::spawn(care.run());
     tokio::spawn(past.clone().begin(bus.clone()));
     tokio::spawn(view.volumes.clone().care());
+    tokio::spawn(past.clone().join(view.news.clone()));
     tokio::select! {
         served = daemon.serve(router) => served?,
         ended = machine.watch(view.news) => return ended,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use tokio::sync::{mpsc, watch};
-use zos_api::local::storage::Settled;
+use zos_api::local::storage::{Settled, StateCopies};
 use zos_daemon::FaultBoard;
 use zos_host::block::{self, Uevents};
 use zos_types::disk::Disk;
@@ -40,6 +40,8 @@ pub struct View {
     pub steady: watch::Receiver<bool>,
     /// How disks and pools do.
     pub care: care::life::View,
+    /// Where the copies of the state lie, once that is known.
+    pub copies: watch::Receiver<Option<StateCopies>>,
     /// Pools and volumes.
     pub volumes: Volumes,
     /// News for the keeper.
@@ -68,6 +70,7 @@ pub struct Life {
     node: watch::Sender<Option<(NodeId, bool)>>,
     steady: watch::Sender<bool>,
     seen: watch::Sender<Vec<Seen>>,
+    copies: watch::Sender<Option<StateCopies>>,
     volumes: Volumes,
     /// Open pools by id, for the state's place.
     pools: BTreeMap<String, Pool>,
@@ -103,6 +106,7 @@ impl Life {
         let (disks, disks_view) = watch::channel(Vec::new());
         let (node, node_view) = watch::channel(keeper.node());
         let (steady, steady_view) = watch::channel(false);
+        let (copies, copies_view) = watch::channel(keeper.copies());
         let volumes = Volumes::over(machine.devices());
         let (seen, seen_view) = watch::channel(Vec::new());
         let mover = Arc::new(volumes.clone());
@@ -115,6 +119,7 @@ impl Life {
             disks: disks_view,
             node: node_view,
             steady: steady_view,
+            copies: copies_view,
             volumes: volumes.clone(),
             news: news.clone(),
             asks: asks.clone(),
@@ -136,6 +141,7 @@ impl Life {
             node,
             steady,
             seen,
+            copies,
             volumes,
             pools: BTreeMap::new(),
             remembered,
@@ -201,6 +207,8 @@ impl Life {
             | Event::Taken(..)
             | Event::Drained(..)
             | Event::Wiped(..)
+            | Event::Inscribed(..)
+            | Event::Shown(..)
             | Event::Prepared(_) => {
                 self.working = self.working.saturating_sub(1);
             }
@@ -208,7 +216,15 @@ impl Life {
             | Event::Told(..)
             | Event::Take(..)
             | Event::Release(..)
+            | Event::StateLost(..)
+            | Event::StateJoined(..)
             | Event::Tick => {}
+        }
+        if let Event::Inscribed(_, Ok(header)) = &event {
+            if let Some(pool) = self.pools.get_mut(&header.pool) {
+                pool.header = (**header).clone();
+            }
+            self.volumes.set_header(header);
         }
         let (jobs, wake) = self.keeper.handle(self.now(), event);
         for job in jobs {
@@ -221,6 +237,8 @@ impl Life {
         self.node.send_if_modified(|node| replace(node, self.keeper.node()));
         let steady = self.keeper.is_steady() || *self.steady.borrow();
         self.steady.send_if_modified(|known| replace(known, steady));
+        // What was remembered first: a storaged that starts again knows each copy that was told.
+        self.copies.send_if_modified(|copies| replace(copies, self.keeper.copies()));
         self.settled.send_if_modified(|settled| {
             let known = self.keeper.settled().cloned();
             let news = settled.is_none() && known.is_some();
@@ -371,6 +389,23 @@ impl Life {
                     };
                     let done = machine.wipe(&disk, &header, &told);
                     Event::Wiped(wiped, done.map(Box::new).map_err(|error| in_words(&error)))
+                })
+            }
+            Job::Inscribe(key, header) => {
+                let Some(disk) = disk(&key) else { return };
+                Box::new(move || {
+                    let written = machine.inscribe(&disk, &header);
+                    Event::Inscribed(key, written.map(Box::new).map_err(|error| in_words(&error)))
+                })
+            }
+            Job::Show(id, place) => {
+                let pool = self.pools.get(&id).cloned();
+                Box::new(move || {
+                    let shown = match pool {
+                        Some(pool) => machine.show(&pool, place).map_err(|error| in_words(&error)),
+                        None => Err("its pool is not open".to_owned()),
+                    };
+                    Event::Shown(id, shown)
                 })
             }
             Job::Prepare(id) => {

@@ -49,6 +49,10 @@ pub trait Machine: std::fmt::Debug + Send + Sync + 'static {
     fn set_stage(&self, disk: &Disk, header: &Header, stage: Stage) -> Result<Header, PoolError>;
     /// Lets go of an empty pool and wipes its disk. `told` hears how far it is, in percent.
     fn wipe(&self, disk: &Disk, header: &Header, told: &dyn Fn(u8)) -> Result<Header, PoolError>;
+    /// Writes a pool's header anew; durable when it returns.
+    fn inscribe(&self, disk: &Disk, header: &Header) -> Result<Header, PoolError>;
+    /// Shows another copy of the state at one of its places, in place of what is there.
+    fn show(&self, pool: &Pool, place: usize) -> zos_host::Result<()>;
     /// Lets go of a pool whose disk is gone.
     fn close(&self, pool: &str);
     /// Shows the state of a pool (none: memory) at its place.
@@ -121,6 +125,14 @@ impl Machine for Node {
 
     fn wipe(&self, disk: &Disk, header: &Header, told: &dyn Fn(u8)) -> Result<Header, PoolError> {
         pool::release(disk, header, &self.0, told)
+    }
+
+    fn inscribe(&self, disk: &Disk, header: &Header) -> Result<Header, PoolError> {
+        pool::inscribe(disk, header)
+    }
+
+    fn show(&self, pool: &Pool, place: usize) -> zos_host::Result<()> {
+        state::show(pool, place, &self.0)
     }
 
     fn close(&self, pool: &str) {

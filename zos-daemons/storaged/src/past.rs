@@ -16,12 +16,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use zos_api::local::User;
 use zos_api::local::init::{self, Action, Crash, Crashes, SetLastEnd};
-use zos_api::local::storage::Settled;
+use zos_api::local::storage::{Settled, StateCopies, StateCopy};
 use zos_daemon::{Bus, CallError};
 
 use crate::Places;
+use crate::keeper::Event;
 
 /// Crashes that are kept.
 const MOST: usize = 8;
@@ -58,6 +60,8 @@ pub struct Past {
     /// The kernel's id of this boot; without one (a simulated node) nothing is kept.
     boot: Option<String>,
     settled: watch::Receiver<Option<Settled>>,
+    /// Where the copies of the state lie, when there may be several.
+    copies: Option<watch::Receiver<Option<StateCopies>>>,
     /// Whether this boot's part is written, as far as it can be.
     written: watch::Sender<bool>,
 }
@@ -69,7 +73,51 @@ impl Past {
             folder: places.state.join("storage"),
             boot: places.root.attribute("/proc/sys/kernel/random/boot_id"),
             settled,
+            copies: None,
             written: watch::Sender::new(false),
+        }
+    }
+
+    /// The same, written to each copy of the state.
+    #[must_use]
+    pub fn in_each(mut self, copies: watch::Receiver<Option<StateCopies>>) -> Self {
+        self.copies = Some(copies);
+        self
+    }
+
+    /// The daemon's folder in each copy, those that count first.
+    fn folders(&self) -> Vec<PathBuf> {
+        let Some(copies) = &self.copies else { return vec![self.folder.clone()] };
+        let told = copies.borrow();
+        let list = told.as_ref().map(|told| told.copies.as_slice()).unwrap_or_default();
+        let folder = |copy: &StateCopy| Path::new(&copy.path).join("storage");
+        let mut folders: Vec<PathBuf> = list.iter().filter(|c| c.current).map(folder).collect();
+        folders.extend(list.iter().filter(|copy| !copy.current).map(folder));
+        if folders.is_empty() { vec![self.folder.clone()] } else { folders }
+    }
+
+    /// Copies what is kept to each copy of the state that is being filled, and says so.
+    pub async fn join(self, news: mpsc::Sender<Event>) {
+        let Some(mut copies) = self.copies.clone() else { return };
+        loop {
+            let told = copies.borrow_and_update().clone().unwrap_or_default();
+            let from = told.copies.iter().find(|copy| copy.current).cloned();
+            for copy in told.copies.into_iter().filter(|copy| !copy.current) {
+                let Some(from) = &from else { continue };
+                let from = Path::new(&from.path).join("storage");
+                let to = Path::new(&copy.path).join("storage");
+                let (pool, coming) = (copy.pool, copy.coming);
+                let event = match on_disk(move || copy_files(&from, &to)).await {
+                    Ok(()) => Event::StateJoined(pool, coming, User::Storage),
+                    Err(error) => Event::StateLost(pool, coming, error.to_string()),
+                };
+                if news.send(event).await.is_err() {
+                    return;
+                }
+            }
+            if copies.changed().await.is_err() {
+                return;
+            }
         }
     }
 
@@ -91,8 +139,12 @@ impl Past {
         let (Some(boot), true) = (self.boot.clone(), durable) else { return };
         let work = async {
             let Some(end) = bus.call(init::Describe {}).await?.ending else { return Ok(()) };
-            let folder = self.folder.clone();
-            on_disk(move || write_run(&folder, &Run { boot, end: Some(end) })).await
+            let folders = self.folders();
+            on_disk(move || {
+                let run = Run { boot, end: Some(end) };
+                each(&folders, |folder| write_run(folder, &run))
+            })
+            .await
         };
         let done = tokio::time::timeout(PATIENCE_DOWN, work).await;
         if let Err(error) = done.unwrap_or_else(|_| Err(CallError::busy("it takes too long"))) {
@@ -105,7 +157,7 @@ impl Past {
         if !self.durable().await || self.boot.is_none() {
             return bus.call(init::ListCrashes {}).await;
         }
-        let folder = self.folder.join("crashes");
+        let folder = self.first().join("crashes");
         let read = async {
             let mut written = self.written.subscribe();
             let _ = written.wait_for(|written| *written).await;
@@ -117,6 +169,10 @@ impl Past {
         Ok(Crashes { crashes })
     }
 
+    fn first(&self) -> PathBuf {
+        self.folders().into_iter().next().unwrap_or_else(|| self.folder.clone())
+    }
+
     async fn durable(&self) -> bool {
         let mut settled = self.settled.clone();
         let known = settled.wait_for(Option::is_some).await;
@@ -124,16 +180,18 @@ impl Past {
     }
 
     async fn write_begin(&self, boot: String, bus: &Bus) -> Result<(), CallError> {
-        let folder = self.folder.clone();
+        let folder = self.first();
         let record = on_disk(move || read_run(&folder)).await?;
         let Some(end) = last_end(record.as_ref(), &boot) else { return Ok(()) };
         bus.call(SetLastEnd { end }).await?;
         let found = bus.call(init::ListCrashes {}).await?.crashes;
-        let folder = self.folder.clone();
+        let folders = self.folders();
         on_disk(move || {
             // The record comes last: what is cut short before it is done again, twice at worst.
-            keep_crashes(&folder.join("crashes"), &found, Timestamp::now())?;
-            write_run(&folder, &Run { boot, end: None })
+            each(&folders, |folder| {
+                keep_crashes(&folder.join("crashes"), &found, Timestamp::now())?;
+                write_run(folder, &Run { boot: boot.clone(), end: None })
+            })
         })
         .await
     }
@@ -146,6 +204,32 @@ async fn on_disk<T: Send + 'static>(
     let done =
         tokio::task::spawn_blocking(work).await.map_err(|error| CallError::failed(&error))?;
     done.map_err(|error| CallError::failed(&error))
+}
+
+/// In each copy; it is done when one has it, since a copy that fails is lost by those who acknowledge.
+fn each(folders: &[PathBuf], write: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    let done: Vec<io::Result<()>> = folders.iter().map(|folder| write(folder)).collect();
+    for (folder, failed) in folders.iter().zip(&done) {
+        if let Err(error) = failed {
+            tracing::warn!("write to {}: {error}", folder.display());
+        }
+    }
+    if done.iter().any(Result::is_ok) { Ok(()) } else { done.into_iter().collect() }
+}
+
+/// Makes one folder hold what another one does, with its folders; what else is there stays.
+fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type()?.is_dir() {
+            copy_files(&from, &to)?;
+        } else if from.extension().is_none_or(|extension| extension != "new") {
+            write_whole(&to, &fs::read(&from)?)?;
+        }
+    }
+    File::open(to)?.sync_all()
 }
 
 fn read_run(folder: &Path) -> io::Result<Option<Run>> {

@@ -13,6 +13,8 @@ pub struct Places {
     pub pools: PathBuf,
     /// The node's state.
     pub state: PathBuf,
+    /// Its copy on another disk.
+    pub mirror: PathBuf,
     /// What a restarted storaged must know of this boot.
     pub memory: PathBuf,
     /// `mkfs.btrfs`.
@@ -30,6 +32,7 @@ impl Places {
             root: SysRoot::host(),
             pools: "/run/zos/pools".into(),
             state: "/state".into(),
+            mirror: "/mirror".into(),
             memory: "/run/zos/storage".into(),
             mkfs: "/bin/mkfs.btrfs".into(),
             btrfs: "/bin/btrfs".into(),

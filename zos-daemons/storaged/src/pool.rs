@@ -23,6 +23,7 @@ use zos_types::{Bytes, NodeId};
 use crate::Places;
 use crate::adopt::contents::{self, Contents};
 use crate::adopt::{lay, plan, release};
+use crate::copies::{Generation, Mark};
 use crate::disk::fingerprint;
 use crate::disk::gpt::{self, Guid};
 use crate::disk::header::{Header, Stage, VERSION};
@@ -255,6 +256,14 @@ pub fn open(disk: &block::Disk, header: &Header, places: &Places) -> Result<Pool
     Ok(pool(disk, header.clone(), root))
 }
 
+/// Writes a header anew; durable when it returns.
+pub fn inscribe(disk: &block::Disk, header: &Header) -> Result<Header, PoolError> {
+    let sequence = header.sequence + 1;
+    let written = Header { version: VERSION, sequence, ..header.clone() };
+    rewrite(disk, &written)?;
+    Ok(written)
+}
+
 /// Gives a pool an owner; durable when it returns.
 pub fn own(disk: &block::Disk, header: &Header, owner: NodeId) -> Result<Header, PoolError> {
     let sequence = header.sequence + 1;
@@ -329,6 +338,7 @@ fn new_header(disk: &block::Disk, plan: &Plan) -> Result<Header, PoolError> {
         state_pools,
         instead_of: plan.instead_of.clone(),
         over: None,
+        copy: plan.state.then(|| Mark::first(Generation::draw())),
     })
 }
 

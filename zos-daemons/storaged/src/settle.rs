@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use zos_types::NodeId;
 
+use crate::copies::{self, Generation, Here, Lead, Mark};
 use crate::disk::header::Header;
 use crate::disk::judge::Verdict;
 
@@ -53,6 +54,10 @@ pub enum Choice {
     Pool {
         /// The pool's id.
         pool: String,
+        /// Another one with the same state.
+        second: Option<String>,
+        /// What the pool's header must say before anything is served: it goes on without another.
+        renewed: Option<Box<Mark>>,
         /// As in `Settled::identity_refusal`.
         refusal: Option<String>,
     },
@@ -89,9 +94,24 @@ pub enum Outcome {
     Settled(Choice),
 }
 
+/// What decides between the copies of one node's state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Word {
+    /// `zos.state`: the history that the farmer wants to lead.
+    pub state: Option<Generation>,
+    /// The generation that is begun, if one is.
+    pub fresh: Generation,
+}
+
 /// Decides. `started` is when disks began to be looked for.
-pub fn settle(now: Duration, started: Duration, seen: &[Seen<'_>], wanted: Wanted) -> Outcome {
-    let disks = Disks::sort(seen);
+pub fn settle(
+    now: Duration,
+    started: Duration,
+    seen: &[Seen<'_>],
+    wanted: Wanted,
+    word: Word,
+) -> Outcome {
+    let disks = Disks::sort(seen, word);
     if disks.pending.is_empty()
         && let Some(choice) = disks.complete(wanted)
     {
@@ -104,8 +124,8 @@ pub fn settle(now: Duration, started: Duration, seen: &[Seen<'_>], wanted: Wante
 }
 
 /// The disks by what they say about the node's identity.
-#[derive(Default)]
 struct Disks<'a> {
+    word: Word,
     pending: Vec<&'a str>,
     unreadable: Vec<&'a str>,
     traces: Vec<&'a str>,
@@ -116,8 +136,10 @@ struct Disks<'a> {
 }
 
 impl<'a> Disks<'a> {
-    fn sort(seen: &[Seen<'a>]) -> Self {
-        let mut disks = Self::default();
+    fn sort(seen: &[Seen<'a>], word: Word) -> Self {
+        let (pending, unreadable, traces) = (Vec::new(), Vec::new(), Vec::new());
+        let (pools, doubled) = (BTreeMap::new(), Vec::new());
+        let mut disks = Self { word, pending, unreadable, traces, pools, doubled };
         for disk in seen {
             match disk.verdict {
                 None => disks.pending.push(disk.name),
@@ -166,22 +188,69 @@ impl<'a> Disks<'a> {
         if wanted == Wanted::New {
             return None;
         }
-        let [state] = self.states(Some(owner))[..] else { return None };
-        let recorded = self.pools.values().filter(|(_, header)| header.owner == Some(owner));
-        let mut recorded = recorded.flat_map(|(_, header)| &header.state_pools);
-        recorded.all(|pool| self.pools.contains_key(pool.as_str())).then(|| self.pool(state))
+        let Lead::Copies { pools, renewed: None } = self.lead(Some(owner)) else { return None };
+        // What a copy that is behind names, is no matter.
+        let counts = |header: &&Header| !header.state || pools.contains(&header.pool);
+        let recorded = self.pools.values().map(|(_, header)| *header);
+        let recorded = recorded.filter(|header| header.owner == Some(owner)).filter(counts);
+        let mut recorded = recorded.flat_map(|header| &header.state_pools);
+        let all = recorded.all(|pool| self.pools.contains_key(pool.as_str()));
+        all.then(|| self.led(Some(owner))).flatten()
+    }
+
+    /// Which copies of a node's state lead.
+    fn lead(&self, owner: Option<NodeId>) -> Lead {
+        let states = self.states(owner);
+        let marks: Vec<Mark> = states.iter().map(|header| Mark::of(header)).collect();
+        let here: Vec<Here<'_>> = states
+            .iter()
+            .zip(&marks)
+            .map(|(header, mark)| Here { pool: &header.pool, mark, members: &header.state_pools })
+            .collect();
+        copies::lead(&here, self.word.state, self.word.fresh)
+    }
+
+    /// The same as a choice; none when there is no copy.
+    fn led(&self, owner: Option<NodeId>) -> Option<Choice> {
+        match self.lead(owner) {
+            Lead::None => None,
+            Lead::Torn(histories) => Some(memory(self.torn(&histories))),
+            Lead::Copies { pools, renewed } => {
+                let mut pools = pools.into_iter();
+                let first = pools.next()?;
+                let (_, header) = self.pools.get(first.as_str())?;
+                Some(self.pool(header, pools.next(), renewed.map(Box::new)))
+            }
+        }
+    }
+
+    fn torn(&self, histories: &[(Generation, String)]) -> String {
+        let named: Vec<String> = histories
+            .iter()
+            .map(|(generation, pool)| {
+                let disk = self.pools.get(pool.as_str()).map_or("?", |(disk, _)| disk);
+                format!("{generation} on {disk}")
+            })
+            .collect();
+        let named = named.join(", ");
+        if histories.len() == 1 {
+            return format!(
+                "the disk here holds an incomplete copy of the node's state ({named}); connect the \
+                 other state disk, or go on with what it has by zos.state=<its 16 digits>"
+            );
+        }
+        format!(
+            "several disks hold a state that went on without the others ({named}); say which is to \
+             lead by zos.state=<its 16 digits>: the others are set aside then, and written over"
+        )
     }
 
     fn choose(&self, wanted: Wanted) -> Choice {
         let owners = self.owners();
         match wanted {
-            Wanted::Node(node) => match self.states(Some(node))[..] {
-                [state] => self.pool(state),
-                [] => {
-                    memory(format!("zos.identity names {node}, and no disk with its state is here"))
-                }
-                _ => memory(format!("several disks hold a state of node {node}")),
-            },
+            Wanted::Node(node) => self.led(Some(node)).unwrap_or_else(|| {
+                memory(format!("zos.identity names {node}, and no disk with its state is here"))
+            }),
             Wanted::New => self.choose_new(&owners),
             Wanted::Unsaid => self.choose_unsaid(&owners),
         }
@@ -191,7 +260,11 @@ impl<'a> Disks<'a> {
     /// then on; of several, the one that was made in place of all others.
     fn choose_new(&self, owners: &BTreeSet<NodeId>) -> Choice {
         let states = self.pools.values().map(|(_, header)| *header).filter(|header| header.state);
-        let made: Vec<&Header> = states.filter(|header| header.instead_of.is_some()).collect();
+        // Two copies of one node's state are one node.
+        let mut known = BTreeSet::new();
+        let made = states.filter(|header| header.instead_of.is_some());
+        let made: Vec<&Header> =
+            made.filter(|header| header.owner.is_none_or(|owner| known.insert(owner))).collect();
         let in_place_of_all = |header: &&Header| {
             let replaced = header.instead_of.as_deref().unwrap_or_default();
             owners.iter().all(|owner| Some(*owner) == header.owner || replaced.contains(owner))
@@ -219,22 +292,22 @@ impl<'a> Disks<'a> {
                 .collect();
             return memory(format!("disks of several nodes are here ({}); {say}", held.join("; ")));
         }
-        let states = self.states(owners.first().copied());
-        match (states[..].len(), owners.first()) {
-            (1, _) => self.pool(states[0]),
-            (0, Some(owner)) => memory(format!(
+        if let Some(choice) = self.led(owners.first().copied()) {
+            return choice;
+        }
+        match owners.first() {
+            Some(owner) => memory(format!(
                 "a pool of node {owner} is here, and the disk with the node's state is not; \
                  connect it and boot again, or say zos.identity=new"
             )),
-            (0, None) if self.traces.is_empty() && self.doubt().is_none() => {
+            None if self.traces.is_empty() && self.doubt().is_none() => {
                 Choice::Fresh { instead_of: None }
             }
-            (0, None) if !self.traces.is_empty() => memory(format!(
+            None if !self.traces.is_empty() => memory(format!(
                 "{} shows a trace of a node that can't be read; {say}",
                 list(&self.traces)
             )),
-            (0, None) => memory(self.doubt().unwrap_or_default()),
-            (_, _) => memory(format!("several disks hold a state; {say}")),
+            None => memory(self.doubt().unwrap_or_default()),
         }
     }
 
@@ -250,7 +323,7 @@ impl<'a> Disks<'a> {
         })
     }
 
-    fn pool(&self, state: &Header) -> Choice {
+    fn pool(&self, state: &Header, second: Option<String>, renewed: Option<Box<Mark>>) -> Choice {
         let refusal = state
             .owner
             .map(|owner| format!("the state belongs to node {owner}, whose key should lie in it"))
@@ -259,13 +332,19 @@ impl<'a> Disks<'a> {
                 let others = self.owners();
                 others.first().map(|owner| format!("a disk of node {owner} is here"))
             });
-        Choice::Pool { pool: state.pool.clone(), refusal }
+        Choice::Pool { pool: state.pool.clone(), second, renewed, refusal }
     }
 
     fn pool_for_new(&self, state: &Header) -> Choice {
+        let alone = || Choice::Pool {
+            pool: state.pool.clone(),
+            second: None,
+            renewed: None,
+            refusal: None,
+        };
         match state.owner {
-            Some(_) => self.pool(state),
-            None => Choice::Pool { pool: state.pool.clone(), refusal: None },
+            Some(_) => self.led(state.owner).unwrap_or_else(alone),
+            None => alone(),
         }
     }
 }

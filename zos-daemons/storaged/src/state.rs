@@ -1,4 +1,5 @@
-//! The place of the node's state: `/state`, on a pool or in memory, with a folder for each daemon.
+//! The places of the node's state: `/state`, on a pool or in memory, and `/mirror` on another pool; with a folder for
+//! each daemon.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -26,17 +27,37 @@ const IN_MEMORY: &str = "size=64m,mode=755";
 /// Shows the state of a pool (none: memory) at its place. Done already is done.
 pub fn prepare(pool: Option<&Pool>, places: &Places) -> Result<()> {
     if mount::at(&places.root, &places.state)?.is_none() {
-        let flags = mount::data_only() | mount::MountFlags::NOATIME;
         match pool {
-            Some(pool) => {
-                let mounted = mount::at(&places.root, &pool.root)?;
-                let source = mounted.map_or_else(String::new, |mounted| mounted.source);
-                mount::mount(&source, &places.state, "btrfs", flags, "subvol=@state")?;
-            }
-            None => mount::mount("state", &places.state, "tmpfs", flags, IN_MEMORY)?,
+            Some(pool) => mount_copy(pool, &places.state, places)?,
+            None => mount::mount("state", &places.state, "tmpfs", flags(), IN_MEMORY)?,
         }
     }
-    FOLDERS.iter().try_for_each(|(name, user)| folder(&places.state.join(name), *user))
+    folders(&places.state)
+}
+
+/// Shows another copy of the state at one of the two places. What is there is a disk's that is gone, or an earlier
+/// coming of this one.
+pub fn show(pool: &Pool, place: usize, places: &Places) -> Result<()> {
+    let target = if place == 0 { &places.state } else { &places.mirror };
+    while mount::at(&places.root, target)?.is_some() {
+        mount::unmount(target, mount::UnmountFlags::DETACH)?;
+    }
+    mount_copy(pool, target, places)?;
+    folders(target)
+}
+
+fn flags() -> mount::MountFlags {
+    mount::data_only() | mount::MountFlags::NOATIME
+}
+
+fn mount_copy(pool: &Pool, target: &Path, places: &Places) -> Result<()> {
+    let mounted = mount::at(&places.root, &pool.root)?;
+    let source = mounted.map_or_else(String::new, |mounted| mounted.source);
+    mount::mount(&source, target, "btrfs", flags(), "subvol=@state")
+}
+
+fn folders(place: &Path) -> Result<()> {
+    FOLDERS.iter().try_for_each(|(name, user)| folder(&place.join(name), *user))
 }
 
 fn folder(path: &Path, user: User) -> Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  disks/nvme0n1/header.json     the pool header; none: the disk is empty
-//!                @state          the node's state; <place> is a link to it
+//!                @state          the node's state; <place> is a link to it, `mirror` beside it to a second
 //!                @volumes        as on a node, but sparse and in clear
 //!                @shares         what on a node are file systems on volumes: folders
 //! ```
@@ -22,6 +22,7 @@ use sha2::{Digest, Sha256};
 use storaged::adopt::contents::{Contents, Mark};
 use storaged::adopt::plan;
 use storaged::care::port::Hands;
+use storaged::copies::{self, Generation};
 use storaged::disk::header::{Header, Stage, VERSION};
 use storaged::disk::judge::Verdict;
 use storaged::disk::marks::Marks;
@@ -194,6 +195,7 @@ impl Machine for Disks {
             state_pools,
             instead_of: plan.instead_of.clone(),
             over: None,
+            copy: plan.state.then(|| copies::Mark::first(Generation::draw())),
         };
         self.write(disk, &header)?;
         Ok(self.pool(disk, header))
@@ -247,6 +249,24 @@ impl Machine for Disks {
         self.set_stage(disk, &empty, Stage::Released)
     }
 
+    fn inscribe(&self, disk: &Disk, header: &Header) -> Result<Header, PoolError> {
+        let written = Header { version: VERSION, sequence: header.sequence + 1, ..header.clone() };
+        self.write(disk, &written)?;
+        Ok(written)
+    }
+
+    fn show(&self, pool: &Pool, place: usize) -> zos_host::Result<()> {
+        let shown = if place == 0 { self.place.clone() } else { mirror(&self.place) };
+        if shown.is_symlink() {
+            fs::remove_file(&shown).during("take away", shown.display())?;
+        }
+        symlink(pool.root.join("@state"), &shown).during("show the state at", shown.display())?;
+        KEEPERS.iter().try_for_each(|name| {
+            let folder = shown.join(name);
+            fs::create_dir_all(&folder).during("create", folder.display())
+        })
+    }
+
     fn close(&self, _: &str) {}
 
     fn prepare(&self, pool: Option<&Pool>) -> zos_host::Result<()> {
@@ -276,6 +296,11 @@ impl Machine for Disks {
     fn waits(&self) -> bool {
         false
     }
+}
+
+/// Where the state's other copy is shown.
+pub(crate) fn mirror(place: &Path) -> PathBuf {
+    place.with_file_name("mirror")
 }
 
 /// Volumes as sparse files in clear: those that are open, by their devices' names.

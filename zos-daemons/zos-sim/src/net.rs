@@ -102,7 +102,7 @@ impl Wires {
                 self.table().remove(&twin, &name);
                 drop(reply.send(Ok(())));
             }
-            Command::State(_) => {}
+            Command::State(..) => {}
         }
     }
 

@@ -344,6 +344,7 @@ impl<'a> Machine<'a> {
                     let places = storaged::Places {
                         root: SysRoot::at(run.join("machine")),
                         state: run.join("state"),
+                        mirror: crate::disks::mirror(&run.join("state")),
                         memory: run.join("storage"),
                         ..storaged::Places::node()
                     };

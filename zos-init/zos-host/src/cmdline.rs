@@ -33,6 +33,7 @@ pub const KNOWN: &[(&str, Rule)] = &[
     ("twin.transmit", Rule::Text),
     ("identity", Rule::Text),
     ("tpm", Rule::OneOf(&["new"])),
+    ("state", Rule::Text),
     ("hostname", Rule::Text),
     ("watchdog", Rule::Text),
     ("rescue", Rule::Text),

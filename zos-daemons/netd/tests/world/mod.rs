@@ -279,7 +279,7 @@ impl Netd {
                 }
             });
         });
-        commands.blocking_send(Ask::State(state.to_owned())).unwrap();
+        commands.blocking_send(Ask::State(state.into(), oneshot::channel().0)).unwrap();
         Self { commands, faults, known, kill: Some(kill), thread: Some(thread) }
     }
 

@@ -4,6 +4,7 @@
 //!  router ─┬─ boot      Settle, SetIdentity, ListCrashes
 //!          ├─ disks     ListDisks, ListPools
 //!          ├─ care      ScrubPool
+//!          ├─ state     its copies: watched, lost, joined
 //!          ├─ volumes   made, grown, opened, closed, destroyed
 //!          └─ snapshots taken, listed, forgotten, set back to
 //! ```
@@ -13,6 +14,7 @@ mod care;
 mod disks;
 mod keys;
 mod snapshots;
+mod state;
 mod volumes;
 
 use std::time::Duration;
@@ -47,6 +49,7 @@ pub(crate) fn router(calls: &Calls) -> Router {
     let router = disks::answer(router, calls);
     let router = care::answer(router, calls);
     let router = volumes::answer(router, calls);
+    let router = state::answer(router, calls);
     snapshots::answer(router, calls)
 }
 

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use zos_types::NodeId;
 
 use super::gpt::Guid;
+use crate::copies::Mark;
 
 /// Where the first slot lies, in bytes from the disk's begin.
 pub const AT: u64 = 512 << 10;
@@ -22,7 +23,8 @@ pub const SLOT: usize = 4096;
 /// Size of both slots.
 pub const SIZE: usize = 2 * SLOT;
 /// The version that this code writes, and the newest that it reads.
-pub const VERSION: u32 = 1;
+/// Version 1 knew one copy of the state, which has no mark.
+pub const VERSION: u32 = 2;
 
 const MAGIC: &[u8; 8] = b"ZOSPOOL1";
 const TEXT: usize = 8 + 4 + 32;
@@ -70,6 +72,9 @@ pub struct Header {
     /// Made over what was on the disk, by the farmer's word: its fingerprint, as long as some of it may be there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over: Option<String>,
+    /// Which history of the state lies on it; none also on one with the state that an older ZOS made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<Mark>,
 }
 
 /// What the slots hold.
@@ -214,6 +219,7 @@ pub(crate) fn sample(pool: u64) -> Header {
         state_pools: vec![format!("{pool:016x}")],
         instead_of: None,
         over: None,
+        copy: None,
     }
 }
 
@@ -222,6 +228,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::copies::Generation;
+    use crate::copies::mark::PAST;
 
     fn slots(headers: &[&Header]) -> Vec<u8> {
         let mut slots = vec![0; SIZE];
@@ -271,6 +279,11 @@ mod tests {
             state_pools: vec!["f".repeat(16); 8],
             instead_of: Some(vec![node; 16]),
             over: Some("f".repeat(super::super::fingerprint::LENGTH)),
+            copy: Some(Mark {
+                epoch: u64::MAX,
+                past: vec![Generation(u64::MAX); PAST],
+                ..Mark::first(Generation(u64::MAX))
+            }),
             ..sample(u64::MAX)
         };
         assert_eq!(header.encode().len(), SLOT);

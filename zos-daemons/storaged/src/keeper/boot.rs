@@ -6,10 +6,11 @@ use zos_api::local::storage::Settled;
 use zos_types::NodeId;
 use zos_types::deployment::Class;
 
-use super::{Entry, Job, Keeper, Phase, Work, sooner};
+use super::{Entry, Job, Keeper, Leading, Phase, Work, sooner};
+use crate::copies::Generation;
 use crate::disk::judge::Verdict;
 use crate::pool::{self, Plan};
-use crate::settle::{self, Choice, Outcome, Seen};
+use crate::settle::{self, Choice, Outcome, Seen, Word};
 
 impl Keeper {
     pub(super) fn decide(
@@ -19,17 +20,28 @@ impl Keeper {
         wake: &mut Option<Duration>,
     ) {
         if let Phase::Settling = self.phase {
+            // One that failed to be opened or written is as good as unreadable.
+            let failed: Vec<Option<Verdict>> = self
+                .entries
+                .values()
+                .map(|entry| match &entry.work {
+                    Work::Failed(_, error) => Some(Verdict::Unreadable(error.clone())),
+                    _ => None,
+                })
+                .collect();
             let seen: Vec<Seen<'_>> = self
                 .entries
                 .values()
-                .filter(|entry| !entry.boot_medium)
-                .map(|entry| Seen {
+                .zip(&failed)
+                .filter(|(entry, _)| !entry.boot_medium)
+                .map(|(entry, failed)| Seen {
                     name: &entry.key.name,
                     arrived: entry.arrived,
-                    verdict: entry.verdict.as_ref(),
+                    verdict: failed.as_ref().or(entry.verdict.as_ref()),
                 })
                 .collect();
-            match settle::settle(now, Duration::ZERO, &seen, self.settings.wanted) {
+            let word = Word { state: self.settings.state, fresh: Generation::draw() };
+            match settle::settle(now, Duration::ZERO, &seen, self.settings.wanted, word) {
                 Outcome::Wait(until) => {
                     sooner(wake, until);
                     return;
@@ -41,38 +53,73 @@ impl Keeper {
             let instead_of = instead_of.clone();
             self.choose_disk(instead_of, jobs);
         }
-        if let Phase::Opening { pool, refusal } = &self.phase {
-            let (pool, refusal) = (pool.clone(), refusal.clone());
-            match self.holder(&pool).map(|entry| entry.work.clone()) {
-                Some(Work::Open { .. }) => self.prepare(Some(pool), refusal, jobs),
+        if let Phase::Opening { lead } = &self.phase {
+            let lead = lead.clone();
+            self.wait_for(lead, jobs);
+        }
+    }
+
+    /// Goes on once the pools that lead are open; if one of two fails, the disks are looked at anew.
+    fn wait_for(&mut self, lead: Leading, jobs: &mut Vec<Job>) {
+        let mut all = true;
+        for pool in std::iter::once(&lead.pool).chain(&lead.second) {
+            let why = match self.holder(pool).map(|entry| entry.work.clone()) {
+                Some(Work::Open { .. }) => continue,
                 Some(Work::Failed(_, error)) => {
-                    let why = format!("the pool with the node's state can't be opened: {error}");
-                    self.prepare(None, Some(why), jobs);
+                    format!("the pool with the node's state can't be opened: {error}")
                 }
-                None => {
-                    let why = "the disk with the node's state went away".to_owned();
-                    self.prepare(None, Some(why), jobs);
+                None => "the disk with the node's state went away".to_owned(),
+                Some(_) => {
+                    all = false;
+                    continue;
                 }
-                Some(_) => {}
-            }
+            };
+            return self.led_in_vain(lead.second.is_some(), why, jobs);
+        }
+        if all {
+            self.prepare(Some(lead), None, jobs);
+        }
+    }
+
+    /// The state can't be had as it was chosen: from another copy, or not at all.
+    pub(super) fn led_in_vain(&mut self, another: bool, why: String, jobs: &mut Vec<Job>) {
+        if another {
+            tracing::error!("{why}; the other copy is looked for");
+            self.phase = Phase::Settling;
+        } else {
+            self.prepare(None, Some(why), jobs);
         }
     }
 
     fn choose(&mut self, choice: Choice, jobs: &mut Vec<Job>) {
         tracing::info!("the disks have settled: {choice}");
         match choice {
-            Choice::Pool { pool, refusal } => {
-                if let Some(entry) = self.entries.values_mut().find(|entry| entry.holds(&pool))
-                    && let Some(Verdict::Ours(header)) = &entry.verdict
-                {
-                    jobs.push(Job::Open(entry.key.clone(), header.clone()));
-                    entry.work = Work::Opening;
+            Choice::Pool { pool, second, renewed, refusal } => {
+                let lead = Leading { pool, second, renewed, refusal };
+                match lead.renewed.clone() {
+                    Some(mark) => {
+                        self.inscribe_first(&lead.pool, *mark, jobs);
+                        self.phase = Phase::Renewing { lead };
+                    }
+                    None => self.open_leading(lead, jobs),
                 }
-                self.phase = Phase::Opening { pool, refusal };
             }
             Choice::Fresh { instead_of } => self.phase = Phase::Choosing { instead_of },
             Choice::Memory { refusal } => self.prepare(None, Some(refusal), jobs),
         }
+    }
+
+    pub(super) fn open_leading(&mut self, lead: Leading, jobs: &mut Vec<Job>) {
+        for pool in std::iter::once(&lead.pool).chain(&lead.second) {
+            if let Some(entry) = self.entries.values_mut().find(|entry| entry.holds(pool))
+                && let Some(Verdict::Ours(header)) = &entry.verdict
+                && !matches!(entry.work, Work::Open { .. })
+            {
+                jobs.push(Job::Open(entry.key.clone(), header.clone()));
+                entry.work = Work::Opening;
+            }
+        }
+        self.phase = Phase::Opening { lead };
     }
 
     /// Takes an empty disk for the state: solid state before rotating, then the larger.
@@ -82,7 +129,8 @@ impl Keeper {
             _ => None,
         });
         if let Some(pool) = made {
-            self.prepare(Some(pool), None, jobs);
+            let lead = Leading { pool, second: None, renewed: None, refusal: None };
+            self.prepare(Some(lead), None, jobs);
             return;
         }
         if self.entries.values().any(|entry| entry.work == Work::Adopting) {
@@ -112,22 +160,34 @@ impl Keeper {
         }
     }
 
-    fn prepare(&mut self, pool: Option<String>, refusal: Option<String>, jobs: &mut Vec<Job>) {
-        jobs.push(Job::Prepare(pool.clone()));
-        self.phase = Phase::Preparing { pool, refusal };
+    fn prepare(&mut self, lead: Option<Leading>, refusal: Option<String>, jobs: &mut Vec<Job>) {
+        jobs.push(Job::Prepare(lead.as_ref().map(|lead| lead.pool.clone())));
+        self.phase = Phase::Preparing { lead, refusal };
     }
 
     pub(super) fn prepared(&mut self, result: Result<(), String>) {
-        let Phase::Preparing { pool, refusal } = self.phase.clone() else { return };
-        let (pool, refusal) = match result {
-            Ok(()) => (pool, refusal),
-            Err(error) => {
+        let Phase::Preparing { lead, refusal } = self.phase.clone() else { return };
+        match (result, lead) {
+            (Ok(()), Some(lead)) if lead.second.is_some() => self.phase = Phase::Showing { lead },
+            (Ok(()), Some(lead)) => self.has_settled(Some(lead), None),
+            (Ok(()), None) => self.has_settled(None, refusal),
+            (Err(error), _) => {
                 tracing::error!("prepare the place of the state: {error}");
-                (None, Some(format!("the place of the node's state could not be made: {error}")))
+                let why = format!("the place of the node's state could not be made: {error}");
+                self.has_settled(None, Some(why));
             }
-        };
+        }
+    }
+
+    /// The state has its place: from now on it is served.
+    pub(super) fn has_settled(&mut self, lead: Option<Leading>, refusal: Option<String>) {
+        let pool = lead.as_ref().map(|lead| lead.pool.clone());
+        let refusal = lead.as_ref().map_or(refusal, |lead| lead.refusal.clone());
+        if let Some(lead) = &lead {
+            self.begin_copies(lead);
+        }
         self.settled = Some(Settled {
-            path: self.state_path.clone(),
+            path: self.paths[0].clone(),
             durable: pool.is_some(),
             identity_refusal: refusal,
         });

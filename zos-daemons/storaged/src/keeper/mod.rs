@@ -9,6 +9,7 @@
 //! Time and results are passed in, so that boots can be played through without a disk.
 
 mod boot;
+mod copies;
 mod farmer;
 mod report;
 mod running;
@@ -16,17 +17,20 @@ mod running;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use zos_api::local::User;
 use zos_api::local::storage::Settled;
 use zos_daemon::{Config, Reader};
 use zos_host::block::{self, Kind};
 use zos_types::NodeId;
 
-use crate::disk::header::Header;
+use crate::copies::{Generation, Mark};
+use crate::disk::header::{Header, Stage};
 use crate::disk::judge::Verdict;
 use crate::disk::marks::Marks;
 use crate::pool::{self, Plan, Pool};
 use crate::settle::Wanted;
 
+use self::copies::Copies;
 use self::farmer::Drain;
 pub use self::farmer::Subject;
 
@@ -40,6 +44,8 @@ pub struct Settings {
     pub adopt: bool,
     /// `zos.identity`.
     pub wanted: Wanted,
+    /// `zos.state`: which history of the node's state leads, where the disks leave it open.
+    pub state: Option<Generation>,
 }
 
 impl Config for Settings {
@@ -55,7 +61,8 @@ impl Config for Settings {
             "new" => Some(Wanted::New),
             id => id.parse().ok().map(Wanted::Node),
         });
-        Self { adopt, wanted: wanted.unwrap_or(Wanted::Unsaid) }
+        let state = reader.with("state", "write 16 hexadecimal digits", |text| text.parse().ok());
+        Self { adopt, wanted: wanted.unwrap_or(Wanted::Unsaid), state }
     }
 }
 
@@ -95,6 +102,14 @@ pub enum Event {
     Take(DiskKey, String),
     /// The farmer gives a disk back.
     Release(DiskKey),
+    /// The header of a pool was written, or why not.
+    Inscribed(DiskKey, Result<Box<Header>, String>),
+    /// The second place of the state is ready, or why not.
+    Shown(String, Result<(), String>),
+    /// A copy of the state failed: its pool, which coming, and what failed.
+    StateLost(String, String, String),
+    /// A daemon's part of a copy is whole: its pool, and which coming.
+    StateJoined(String, String, User),
     /// identityd knows who the node is.
     Identity(NodeId, bool),
     /// Time passed.
@@ -135,6 +150,10 @@ pub enum Job {
     Own(DiskKey, Box<Header>, NodeId),
     /// Show the state of this pool (none: memory) at its place.
     Prepare(Option<String>),
+    /// Write this header of the pool on it.
+    Inscribe(DiskKey, Box<Header>),
+    /// Show another copy of the state, on this pool, at this place.
+    Show(String, usize),
 }
 
 /// What goes on with a disk.
@@ -189,19 +208,34 @@ enum Phase {
     Choosing {
         instead_of: Option<Vec<NodeId>>,
     },
-    /// The state's pool is being opened.
+    /// The header of the state's pool is being written: it goes on without another.
+    Renewing {
+        lead: Leading,
+    },
+    /// The state's pools are being opened.
     Opening {
-        pool: String,
+        lead: Leading,
+    },
+    /// Their places are being prepared.
+    Preparing {
+        lead: Option<Leading>,
         refusal: Option<String>,
     },
-    /// Its place is being prepared.
-    Preparing {
-        pool: Option<String>,
-        refusal: Option<String>,
+    Showing {
+        lead: Leading,
     },
     Settled {
         pool: Option<String>,
     },
+}
+
+/// The pools that the state is to lie on.
+#[derive(Clone, Debug)]
+struct Leading {
+    pool: String,
+    second: Option<String>,
+    renewed: Option<Box<Mark>>,
+    refusal: Option<String>,
 }
 
 /// See the module.
@@ -217,7 +251,9 @@ pub struct Keeper {
     node: Option<(NodeId, bool)>,
     /// Open pools whose disks went away, with the disk's name.
     gone: BTreeMap<String, String>,
-    state_path: String,
+    /// The state's places.
+    paths: [String; 2],
+    copies: Copies,
 }
 
 /// What outlives a restart of storaged within one boot.
@@ -229,6 +265,20 @@ pub struct Memory {
     pub pool: Option<String>,
     /// The node's identity, and whether it is lost with the next boot.
     pub node: Option<(NodeId, bool)>,
+    /// The copies of the state.
+    #[serde(default)]
+    pub copies: Vec<KnownCopy>,
+}
+
+/// A copy of the state that is in use.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct KnownCopy {
+    /// Its pool.
+    pub pool: String,
+    /// Which coming of the pool.
+    pub coming: Generation,
+    /// At which of the state's places it is shown.
+    pub place: usize,
 }
 
 impl Keeper {
@@ -237,12 +287,14 @@ impl Keeper {
     pub fn new(
         settings: Settings,
         boot_partition: Option<String>,
-        state_path: String,
+        paths: [String; 2],
         memory: Option<Memory>,
     ) -> Self {
-        let (phase, settled, node) = match memory {
-            Some(Memory { settled, pool, node }) => (Phase::Settled { pool }, Some(settled), node),
-            None => (Phase::Settling, None, None),
+        let (phase, settled, node, known) = match memory {
+            Some(Memory { settled, pool, node, copies }) => {
+                (Phase::Settled { pool }, Some(settled), node, copies)
+            }
+            None => (Phase::Settling, None, None, Vec::new()),
         };
         Self {
             settings,
@@ -254,7 +306,8 @@ impl Keeper {
             settled,
             node,
             gone: BTreeMap::new(),
-            state_path,
+            paths,
+            copies: Copies::of(known),
         }
     }
 
@@ -266,7 +319,8 @@ impl Keeper {
     /// What a restarted storaged must know.
     pub fn memory(&self) -> Option<Memory> {
         let Phase::Settled { pool } = &self.phase else { return None };
-        Some(Memory { settled: self.settled.clone()?, pool: pool.clone(), node: self.node })
+        let settled = self.settled.clone()?;
+        Some(Memory { settled, pool: pool.clone(), node: self.node, copies: self.known_copies() })
     }
 
     /// The node's identity, and whether it is lost with the next boot.
@@ -314,6 +368,7 @@ impl Keeper {
         self.decide(now, &mut jobs, &mut wake);
         self.use_disks(&mut jobs);
         self.release(now, &mut jobs, &mut wake);
+        self.keep_copies(now, &mut jobs, &mut wake);
         self.mark(&mut jobs);
         (jobs, wake)
     }
@@ -388,6 +443,10 @@ impl Keeper {
             Event::Take(key, word) => jobs.extend(self.take_over(&key, word)),
             Event::Release(key) => jobs.extend(self.give_back(&key)),
             Event::Prepared(result) => self.prepared(result),
+            Event::Inscribed(key, result) => self.inscribed(now, &key, result),
+            Event::Shown(pool, result) => self.shown(now, &pool, result),
+            Event::StateLost(pool, coming, reason) => self.state_lost(now, &pool, &coming, reason),
+            Event::StateJoined(pool, coming, who) => self.state_joined(&pool, &coming, who),
             Event::Identity(node, ephemeral) => self.node = Some((node, ephemeral)),
             Event::Tick => {}
         }
@@ -543,6 +602,17 @@ impl Entry {
         }
     }
 
+    /// Whether the pool on it is in use.
+    fn is_open(&self) -> bool {
+        matches!(self.work, Work::Open { .. })
+    }
+
+    /// Whether a copy of the state may be put on it.
+    fn may_carry(&self) -> bool {
+        let ready = self.header().is_some_and(|header| header.stage == Stage::Ready);
+        ready && !self.disk.read_only
+    }
+
     fn holds(&self, pool: &str) -> bool {
         matches!(&self.verdict, Some(Verdict::Ours(header)) if header.pool == pool)
     }
@@ -552,5 +622,7 @@ fn sooner(wake: &mut Option<Duration>, at: Duration) {
     *wake = Some(wake.map_or(at, |wake| wake.min(at)));
 }
 
+#[cfg(test)]
+mod copy_tests;
 #[cfg(test)]
 mod tests;

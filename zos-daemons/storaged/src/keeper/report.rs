@@ -25,6 +25,7 @@ impl Keeper {
                 format!("the disk went away while pool {pool} on it was in use; connect it again"),
             ));
         }
+        faults.extend(self.copy_faults());
         let settled = self.settled.as_ref();
         if let (Phase::Settled { pool: None }, Some(settled)) = (&self.phase, settled) {
             faults.push(match &settled.identity_refusal {
@@ -162,7 +163,7 @@ impl Keeper {
     /// Whether a pool belongs to another node than this one, as far as is known.
     pub(super) fn is_other(&self, entry: &Entry, header: &Header) -> bool {
         let Phase::Settled { pool: state_pool } = &self.phase else { return false };
-        let is_state = state_pool.as_ref() == Some(&header.pool);
+        let is_state = state_pool.as_ref() == Some(&header.pool) || self.is_copy(&header.pool);
         match (header.owner, self.node) {
             (Some(owner), Some((node, _))) => owner != node,
             // A state whose node is unknown, beside the state in use.

@@ -19,6 +19,8 @@ impl Keeper {
     /// Once the state has its place: each disk that can be used is.
     pub(super) fn use_disks(&mut self, jobs: &mut Vec<Job>) {
         let Phase::Settled { pool: state_pool } = self.phase.clone() else { return };
+        let state_pools = self.state_pools();
+        let state_pools = state_pools.unwrap_or_else(|| state_pool.iter().cloned().collect());
         let keys: Vec<DiskKey> = self.entries.values().map(|entry| entry.key.clone()).collect();
         for key in keys {
             let step = self.step(&key, state_pool.as_deref());
@@ -38,7 +40,7 @@ impl Keeper {
                     let plan = Plan {
                         owner: Some(node),
                         state: false,
-                        state_pools: state_pool.iter().cloned().collect(),
+                        state_pools: state_pools.clone(),
                         instead_of: None,
                     };
                     self.adopt(&key.name, plan, jobs);
@@ -75,7 +77,7 @@ impl Keeper {
         node: Option<NodeId>,
         state_pool: Option<&str>,
     ) -> Step {
-        let is_state = state_pool == Some(&header.pool);
+        let is_state = state_pool == Some(&header.pool) || self.is_copy(&header.pool);
         // A state that isn't in use may hold the key of a node unknown: it isn't ours to take.
         let may_own = state_pool.is_some() && (is_state || !header.state);
         match (header.owner, node) {

@@ -8,14 +8,14 @@ use zos_types::disk::Role;
 use super::*;
 use crate::disk::header::{Stage, sample};
 
-const X: &str = "yqooxx9u3aemh8mo5wcqq16yufu6jitouq1o4za751dger1igghy";
+pub(super) const X: &str = "yqooxx9u3aemh8mo5wcqq16yufu6jitouq1o4za751dger1igghy";
 const Y: &str = "fgsmiakbzufxbctqdkkpguemah5bhwupbx9bf1rz116jgewspzmo";
 
-fn node(text: &str) -> NodeId {
+pub(super) fn node(text: &str) -> NodeId {
     text.parse().unwrap()
 }
 
-fn disk(name: &str, gib: u64) -> block::Disk {
+pub(super) fn disk(name: &str, gib: u64) -> block::Disk {
     block::Disk {
         name: name.to_owned(),
         kind: Kind::Disk,
@@ -37,29 +37,29 @@ fn disk(name: &str, gib: u64) -> block::Disk {
 }
 
 /// What the disks hold, and when each comes, in seconds.
-struct Machine {
-    keeper: Keeper,
+pub(super) struct Machine {
+    pub(super) keeper: Keeper,
     now: u64,
-    disks: BTreeMap<String, (u64, block::Disk, Verdict)>,
-    next_pool: u64,
+    pub(super) disks: BTreeMap<String, (u64, block::Disk, Verdict)>,
+    pub(super) next_pool: u64,
     /// What was written, in order: `adopt nvme0n1 state`, `own nvme0n1 x`.
-    written: Vec<String>,
+    pub(super) written: Vec<String>,
     opened: Vec<String>,
     marked: Vec<String>,
     slow: Vec<String>,
-    fails: Vec<String>,
+    pub(super) fails: Vec<String>,
     /// What each try to empty a pool leaves on it, the last first.
     left: Vec<String>,
 }
 
 impl Machine {
-    fn new(wanted: Wanted, disks: &[(u64, &str, Verdict)]) -> Self {
-        let settings = Settings { adopt: true, wanted };
+    pub(super) fn new(wanted: Wanted, disks: &[(u64, &str, Verdict)]) -> Self {
+        let settings = Settings { adopt: true, wanted, state: None };
         let comes = |(at, name, verdict): &(u64, &str, Verdict)| {
             ((*name).to_owned(), (*at, disk(name, 8), verdict.clone()))
         };
         Self {
-            keeper: Keeper::new(settings, None, "/state".into(), None),
+            keeper: Keeper::new(settings, None, ["/state".into(), "/mirror".into()], None),
             now: 0,
             disks: disks.iter().map(comes).collect(),
             next_pool: 100,
@@ -73,7 +73,7 @@ impl Machine {
     }
 
     /// Lives until this second.
-    fn until(&mut self, end: u64) {
+    pub(super) fn until(&mut self, end: u64) {
         while self.now <= end {
             let here = |(at, ..): &&(u64, block::Disk, Verdict)| *at <= self.now;
             let list = self.disks.values().filter(here).map(|(_, disk, _)| disk.clone()).collect();
@@ -83,7 +83,7 @@ impl Machine {
         }
     }
 
-    fn event(&mut self, event: Event) {
+    pub(super) fn event(&mut self, event: Event) {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
             let (jobs, _) = self.keeper.handle(Duration::from_secs(self.now), event);
@@ -121,6 +121,9 @@ impl Machine {
                 self.next_pool += 1;
                 let mut header = Header { owner: plan.owner, ..sample(self.next_pool) };
                 header.state = plan.state;
+                header.copy = plan.state.then(|| Mark::first(Generation(self.next_pool)));
+                let own = plan.state.then(|| header.pool.clone());
+                header.state_pools = plan.state_pools.into_iter().chain(own).collect();
                 header.instead_of = plan.instead_of;
                 self.written.push(format!(
                     "adopt {}{}",
@@ -173,6 +176,24 @@ impl Machine {
                 Some(Event::Wiped(key, Ok(header)))
             }
             Job::Prepare(_) => Some(Event::Prepared(Ok(()))),
+            Job::Inscribe(key, _) if self.fails.contains(&format!("write {}", key.name)) => {
+                Some(Event::Inscribed(key, Err("I/O error".into())))
+            }
+            Job::Inscribe(key, header) => {
+                let mark = header.copy.clone();
+                let how = match &mark {
+                    Some(mark) if mark.whole => "whole",
+                    Some(_) => "filling",
+                    None => "record",
+                };
+                let pools: Vec<&str> =
+                    header.state_pools.iter().map(|pool| pool.trim_start_matches('0')).collect();
+                let epoch = mark.map_or(String::new(), |mark| format!(" {}", mark.epoch));
+                self.written.push(format!("{how}{epoch} {} {}", key.name, pools.join("+")));
+                self.disks.get_mut(&key.name).unwrap().2 = Verdict::Ours(header.clone());
+                Some(Event::Inscribed(key, Ok(header)))
+            }
+            Job::Show(pool, _) => Some(Event::Shown(pool, Ok(()))),
         }
     }
 
@@ -182,12 +203,12 @@ impl Machine {
         Pool { header, disk: key.name.clone(), class, block: 512, root }
     }
 
-    fn identity(&mut self, text: &str) {
+    pub(super) fn identity(&mut self, text: &str) {
         let durable = self.keeper.settled().unwrap().durable;
         self.event(Event::Identity(node(text), !durable));
     }
 
-    fn faults(&self) -> Vec<String> {
+    pub(super) fn faults(&self) -> Vec<String> {
         self.keeper.faults().into_iter().map(|fault| fault.id).collect()
     }
 
@@ -196,7 +217,7 @@ impl Machine {
     }
 }
 
-fn state(pool: u64, owner: Option<&str>) -> Verdict {
+pub(super) fn state(pool: u64, owner: Option<&str>) -> Verdict {
     Verdict::Ours(Box::new(Header { owner: owner.map(node), ..sample(pool) }))
 }
 
@@ -229,12 +250,15 @@ fn the_better_disk_takes_the_state_and_the_others_follow() {
     machine.until(6);
     assert_eq!(machine.written, ["adopt nvme0n1 state"]);
     machine.identity(X);
-    assert_eq!(machine.written, ["adopt nvme0n1 state", "own nvme0n1 y", "adopt sda"]);
+    assert_eq!(
+        machine.written,
+        ["adopt nvme0n1 state", "own nvme0n1 y", "adopt sda", "filling 1 sda 65"]
+    );
     // A late one too, and a foreign one never.
     machine.disks.insert("sdb".into(), (20, disk("sdb", 8), Verdict::Empty));
     machine.disks.insert("sdc".into(), (20, disk("sdc", 8), Verdict::Foreign("xfs".into())));
     machine.until(21);
-    assert_eq!(machine.written[3..], ["adopt sdb"]);
+    assert_eq!(machine.written[4..], ["adopt sdb"]);
     assert_eq!(machine.faults(), ["storage.foreign-disk:sdc"]);
     assert_eq!(machine.role("sdc"), Role::Foreign);
 }
@@ -261,7 +285,10 @@ fn the_key_that_comes_3_s_late_is_the_nodes_key() {
     // then the empty one is just another pool of the same node
     assert_eq!(
         (machine.opened, machine.written),
-        (vec!["sda".to_owned()], vec!["adopt nvme0n1".to_owned()])
+        (
+            vec!["sda".to_owned()],
+            vec!["adopt nvme0n1".to_owned(), "filling 0 nvme0n1 1".to_owned()]
+        )
     );
 }
 
@@ -362,7 +389,7 @@ fn a_restarted_storaged_goes_on_where_it_was() {
     second.keeper = Keeper::new(
         second.keeper.settings,
         None,
-        "/state".into(),
+        ["/state".into(), "/mirror".into()],
         serde_json::from_str(&text).unwrap(),
     );
     assert_eq!(second.keeper.settled(), first.keeper.settled());
@@ -370,7 +397,7 @@ fn a_restarted_storaged_goes_on_where_it_was() {
     second.until(0);
     assert_eq!(
         (second.opened.clone(), second.written.clone()),
-        (vec!["nvme0n1".to_owned()], vec!["adopt sda".to_owned()])
+        (vec!["nvme0n1".to_owned()], vec!["adopt sda".to_owned(), "filling 1 sda 65".to_owned()])
     );
     assert!(second.keeper.is_steady());
     assert_eq!(second.keeper.memory(), memory);
@@ -391,7 +418,7 @@ fn a_disk_that_goes_and_comes_again_is_judged_again() {
     machine.event(Event::Judged(old, Verdict::Empty));
     machine.event(Event::Disks(list, Vec::new()));
     assert!(machine.faults().is_empty(), "{:?}", machine.faults());
-    assert_eq!((machine.opened.len(), machine.written.len()), (3, 0));
+    assert_eq!((machine.opened.len(), machine.written.len()), (3, 2));
 }
 
 impl Machine {
@@ -662,7 +689,7 @@ fn a_name_that_is_used_again_is_another_disk_even_when_the_news_of_it_were_lost(
     machine.disks.insert("sda".into(), (0, other, Verdict::Empty));
     machine.until(2);
     assert_eq!(machine.role("sda"), Role::Ours);
-    assert_eq!(machine.written, ["adopt sda"]);
+    assert_eq!(machine.written, ["adopt sda", "filling 0 sda 1"]);
     // The state's disk is pulled and put back under another name: its pool is opened there.
     let (at, _, verdict) = machine.disks.remove("nvme0n1").unwrap();
     machine.until(3);

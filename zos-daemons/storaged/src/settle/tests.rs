@@ -16,6 +16,14 @@ fn state(pool: u64, owner: Option<u8>) -> Verdict {
     Verdict::Ours(Box::new(Header { owner: owner.map(node), ..sample(pool) }))
 }
 
+fn copy(pool: u64, generation: u64, past: &[u64], states: &[u64]) -> Verdict {
+    let past = past.iter().copied().map(Generation).collect();
+    let copy = Some(Mark { past, ..Mark::first(Generation(generation)) });
+    let state_pools = states.iter().map(|pool| format!("{pool:016x}")).collect();
+    let header = Header { owner: Some(node(0)), copy, state_pools, ..sample(pool) };
+    Verdict::Ours(Box::new(header))
+}
+
 fn data(pool: u64, owner: u8, states: &[u64]) -> Verdict {
     let state_pools = states.iter().map(|pool| format!("{pool:016x}")).collect();
     let header = Header { owner: Some(node(owner)), state: false, state_pools, ..sample(pool) };
@@ -46,12 +54,17 @@ fn boot(disks: &[(u64, Option<Verdict>)], wanted: Wanted) -> (u64, String) {
             })
             .filter(|disk| disk.arrived <= now)
             .collect();
-        match settle(now, Duration::ZERO, &seen, wanted) {
+        let word = Word { state: None, fresh: Generation(99) };
+        match settle(now, Duration::ZERO, &seen, wanted, word) {
             Outcome::Settled(choice) => {
                 let text = match choice {
-                    Choice::Pool { pool, refusal } => {
-                        let pool = u64::from_str_radix(&pool, 16).unwrap();
-                        format!("pool {pool}{}", if refusal.is_some() { "" } else { ", may make" })
+                    Choice::Pool { pool, second, renewed, refusal } => {
+                        let number = |pool: String| u64::from_str_radix(&pool, 16).unwrap();
+                        let second = second.map(|pool| format!(" and {}", number(pool)));
+                        let second = second.unwrap_or_default();
+                        let renewed = if renewed.is_some() { ", renewed" } else { "" };
+                        let may = if refusal.is_some() { "" } else { ", may make" };
+                        format!("pool {}{second}{renewed}{may}.", number(pool))
                     }
                     Choice::Fresh { instead_of: None } => "fresh".to_owned(),
                     Choice::Fresh { instead_of: Some(nodes) } => {
@@ -118,6 +131,20 @@ fn boots() {
         5,
         "several disks hold a state",
     );
+    // two copies of one state: both, or one that goes on without the other and says so first
+    let pair = [(0, Some(copy(1, 7, &[], &[1, 2]))), (0, Some(copy(2, 7, &[], &[1, 2])))];
+    check(&pair, Unsaid, 0, "pool 1 and 2.");
+    check(&pair[1..], Unsaid, 5, "pool 2, renewed.");
+    check(&[pair[0].clone(), (3, pair[1].1.clone())], Unsaid, 3, "pool 1 and 2.");
+    check(&[pair[0].clone(), (30, pair[1].1.clone())], Unsaid, 5, "pool 1, renewed.");
+    // one that is behind: not waited for whom it names, and it never leads
+    let behind = [(0, Some(copy(1, 7, &[], &[1, 3]))), (0, Some(copy(2, 8, &[7], &[2])))];
+    check(&behind, Unsaid, 0, "pool 2.");
+    check(&behind, Node(node(0)), 0, "pool 2.");
+    // both went on alone: nobody leads without the farmer
+    let torn = [(0, Some(copy(1, 9, &[7], &[1]))), (0, Some(copy(2, 8, &[7], &[2])))];
+    check(&torn, Unsaid, 5, "0000000000000008 on sd1, 0000000000000009 on sd0");
+    check(&torn, Node(node(0)), 5, "several disks hold a state");
     // two nodes' disks: the farmer's choice
     let two = [(0, Some(state(1, Some(0)))), (0, Some(state(2, Some(1))))];
     check(&two, Unsaid, 5, "disks of several nodes");

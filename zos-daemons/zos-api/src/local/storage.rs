@@ -171,6 +171,47 @@ interface! {
     /// What kernels that died left, of this boot and of earlier ones as far as the state disk keeps them, newest
     /// first.
     ListCrashes [Api] -> Crashes;
+    /// Where the copies of the node's state lie: once the state has its place, then again at each change.
+    WatchState [Identity Net Provision] -> StateCopies;
+    /// A copy failed: when this is answered, it is noted durably in the others that they go on without it. Refused
+    /// when no other is left.
+    LoseState [Identity Net Provision] (
+        /// The copy's pool.
+        pool: String,
+        /// Which coming of that pool.
+        coming: String,
+        /// What failed, in words.
+        reason: String,
+    ) -> Done;
+    /// The caller's part of a copy that is being filled is whole, and gets each of its writes from now on.
+    JoinState [Identity Net Provision] (
+        /// The copy's pool.
+        pool: String,
+        /// Which coming of that pool.
+        coming: String,
+    ) -> Done;
+}
+
+/// The copies of the node's state.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct StateCopies {
+    /// Whether they outlive this boot.
+    pub durable: bool,
+    /// One, or two. What is acknowledged is in each that is current.
+    pub copies: Vec<StateCopy>,
+}
+
+/// A copy of the node's state.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StateCopy {
+    /// Its pool; empty in memory.
+    pub pool: String,
+    /// Names this coming of the pool: when it goes and comes again, it is another.
+    pub coming: String,
+    /// Its folder; each daemon owns the folder of its noun there.
+    pub path: String,
+    /// Whether it holds all that was acknowledged; else it is being filled.
+    pub current: bool,
 }
 
 /// Where the node's state lies, and what the disks know of the node's identity.

@@ -1,7 +1,7 @@
 //! The users of a node: one for each daemon.
 
 /// A daemon's user. Its number is user id and group id alike.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u32)]
 pub enum User {
     /// `storaged`.

@@ -249,6 +249,12 @@ mod tests {
             let state = fence.writable.contains(&"/state".to_owned());
             let keeps = ["identityd", "netd", "provisiond"].contains(&name.as_str());
             assert_eq!(state, keeps, "{name} and /state");
+            // Its other copy is for the same, and hidden from the same.
+            let both = |list: &[String]| {
+                let has = |path: &str| list.iter().any(|listed| listed == path);
+                has("/state") == has("/mirror")
+            };
+            assert!(both(&fence.writable) && both(&fence.hidden), "{name} and /mirror");
             // A rule for /state would be one for the folder that is covered later.
             assert_eq!(fence.paths.write.is_none(), keeps, "{name} and landlock");
         }
