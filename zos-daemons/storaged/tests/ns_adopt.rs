@@ -211,6 +211,7 @@ fn foreign_disks_are_named_untouched_until_confirmed_and_then_pools() {
                     state: true,
                     state_pools: vec!["00000000000000ee".into()],
                     instead_of: None,
+                    copy: None,
                     over: None,
                 };
                 for (at, bytes) in gpt::build(SIZE, 512, header.table_id(), header.partition_id()) {

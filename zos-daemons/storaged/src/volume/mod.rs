@@ -46,7 +46,6 @@ use self::place::Room;
 pub use self::port::{Change as DeviceChange, Crypt, Devices};
 use self::record::{Record, Shot, Standing};
 use self::stack::{Leg, Look, Stack};
-use crate::disk::header::Header;
 use crate::pool::Pool;
 
 /// A volume's name.
