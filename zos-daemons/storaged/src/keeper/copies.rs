@@ -18,7 +18,7 @@ use zos_types::deployment::Class;
 use super::{DiskKey, Entry, Job, Keeper, KnownCopy, Leading, Phase, RETRY, Work, sooner};
 use crate::copies::set::{Copy, Loss};
 use crate::copies::{self, Generation, Here, Lead, Mark, Set, Write};
-use crate::disk::header::Header;
+use crate::disk::header::{Header, Stage};
 use crate::disk::judge::Verdict;
 use crate::pool;
 
@@ -326,8 +326,12 @@ impl Keeper {
             let here = self.holder(pool).map(|entry| &entry.key);
             self.copies.on.get(*pool).is_some_and(|on| here != Some(on))
         };
+        let leaves = |pool: &str| {
+            self.header_of(pool).is_some_and(|h| h.stage == Stage::Leaving) && self.may_leave(pool)
+        };
         let all = set.members().iter().chain(set.filling()).map(|copy| &*copy.pool);
-        let went: Vec<String> = all.filter(went).map(str::to_owned).collect();
+        let went: Vec<String> =
+            all.filter(|pool| went(pool) || leaves(pool)).map(str::to_owned).collect();
         for pool in went {
             let told = self.copies.again.get(&pool).is_some_and(|again| *again > now);
             if !told || !self.copies.lost.contains_key(&pool) {
@@ -412,6 +416,12 @@ impl Keeper {
         }
     }
 
+    /// Whether the state can do without this pool's copy: another one holds all of it.
+    pub(super) fn may_leave(&self, pool: &str) -> bool {
+        let Some(set) = &self.copies.set else { return false };
+        set.members().iter().any(|copy| copy.pool != pool)
+    }
+
     fn single(&self, entry: &Entry) -> bool {
         let pool = entry.header().map_or("", |header| &header.pool);
         self.entries.values().filter(|other| other.holds(pool)).count() == 1
@@ -449,7 +459,8 @@ impl Keeper {
             if members.contains(&header.pool) || !self.single(entry) {
                 continue;
             }
-            let retires = header.state && full && set.takes(Some(&Mark::of(header)));
+            let leaving = header.stage == Stage::Leaving;
+            let retires = header.state && (full || leaving) && set.takes(Some(&Mark::of(header)));
             let outdated = !header.state && header.state_pools != members;
             if !retires && !outdated {
                 continue;

@@ -109,7 +109,7 @@ impl Keeper {
         if header.stage == Stage::Leaving {
             return Err(format!("{name} is being released already: {}", entry.drain.told));
         }
-        if header.state {
+        if header.state && !self.may_leave(&header.pool) {
             return Err(format!(
                 "the node's state lies on {name}, and no other disk can take it: it would be lost"
             ));
@@ -145,7 +145,7 @@ impl Keeper {
         for entry in self.entries.values_mut() {
             match (&entry.verdict, &entry.work) {
                 (Some(Verdict::Ours(header)), Work::Open { owning: false })
-                    if header.stage == Stage::Leaving && !entry.drain.busy =>
+                    if header.stage == Stage::Leaving && !header.state && !entry.drain.busy =>
                 {
                     match entry.drain.again {
                         Some(again) if again > now => sooner(wake, again),
