@@ -111,7 +111,7 @@ impl Keeper {
 
     pub(super) fn open_leading(&mut self, lead: Leading, jobs: &mut Vec<Job>) {
         for pool in std::iter::once(&lead.pool).chain(&lead.second) {
-            if let Some(entry) = self.entries.values_mut().find(|entry| entry.holds(pool))
+            if let Some(entry) = self.holder_mut(pool)
                 && let Some(Verdict::Ours(header)) = &entry.verdict
                 && !matches!(entry.work, Work::Open { .. })
             {
@@ -169,7 +169,7 @@ impl Keeper {
         let Phase::Preparing { lead, refusal } = self.phase.clone() else { return };
         match (result, lead) {
             (Ok(()), Some(lead)) if lead.second.is_some() => self.phase = Phase::Showing { lead },
-            (Ok(()), Some(lead)) => self.has_settled(Some(lead), None),
+            (Ok(()), Some(lead)) => self.has_settled(Some(&lead), None),
             (Ok(()), None) => self.has_settled(None, refusal),
             (Err(error), _) => {
                 tracing::error!("prepare the place of the state: {error}");
@@ -180,10 +180,10 @@ impl Keeper {
     }
 
     /// The state has its place: from now on it is served.
-    pub(super) fn has_settled(&mut self, lead: Option<Leading>, refusal: Option<String>) {
-        let pool = lead.as_ref().map(|lead| lead.pool.clone());
-        let refusal = lead.as_ref().map_or(refusal, |lead| lead.refusal.clone());
-        if let Some(lead) = &lead {
+    pub(super) fn has_settled(&mut self, lead: Option<&Leading>, refusal: Option<String>) {
+        let pool = lead.map(|lead| lead.pool.clone());
+        let refusal = lead.map_or(refusal, |lead| lead.refusal.clone());
+        if let Some(lead) = lead {
             self.begin_copies(lead);
         }
         self.settled = Some(Settled {

@@ -128,7 +128,7 @@ impl Keeper {
     /// Writes a header, if its disk is here and no other is being written to it.
     fn inscribe(&mut self, write: &Write, jobs: &mut Vec<Job>) -> bool {
         let instead_of = self.instead_of();
-        let Some(entry) = self.entries.values_mut().find(|entry| entry.holds(&write.pool)) else {
+        let Some(entry) = self.holder_mut(&write.pool) else {
             return false;
         };
         let Some(Verdict::Ours(header)) = &entry.verdict else { return false };
@@ -188,10 +188,10 @@ impl Keeper {
             let lead = lead.clone();
             self.copies.showing = None;
             match result {
-                Ok(()) => self.has_settled(Some(lead), None),
+                Ok(()) => self.has_settled(Some(&lead), None),
                 Err(error) => {
                     tracing::error!("show the state's other copy: {error}");
-                    if let Some(entry) = self.entries.values_mut().find(|entry| entry.holds(pool)) {
+                    if let Some(entry) = self.holder_mut(pool) {
                         entry.work = Work::Failed("mount", error);
                     }
                     self.phase = Phase::Settling;
@@ -330,12 +330,16 @@ impl Keeper {
             self.header_of(pool).is_some_and(|h| h.stage == Stage::Leaving) && self.may_leave(pool)
         };
         let all = set.members().iter().chain(set.filling()).map(|copy| &*copy.pool);
-        let went: Vec<String> =
-            all.filter(|pool| went(pool) || leaves(pool)).map(str::to_owned).collect();
-        for pool in went {
+        let why = |pool: &str| {
+            let left = leaves(pool).then_some("its disk is being released");
+            went(&pool).then_some("its disk went away").or(left)
+        };
+        let lost: Vec<(String, &str)> =
+            all.filter_map(|pool| Some((pool.to_owned(), why(pool)?))).collect();
+        for (pool, why) in lost {
             let told = self.copies.again.get(&pool).is_some_and(|again| *again > now);
             if !told || !self.copies.lost.contains_key(&pool) {
-                self.lose(now, &pool, "its disk went away".to_owned());
+                self.lose(now, &pool, why.to_owned());
                 // It may come again at any time.
                 self.copies.again.insert(pool, now);
             }
@@ -476,7 +480,7 @@ impl Keeper {
             }
         }
         for header in due {
-            if let Some(entry) = self.entries.values_mut().find(|e| e.holds(&header.pool)) {
+            if let Some(entry) = self.holder_mut(&header.pool) {
                 entry.work = Work::Open { owning: true };
                 jobs.push(Job::Inscribe(entry.key.clone(), Box::new(header)));
             }

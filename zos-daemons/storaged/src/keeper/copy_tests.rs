@@ -211,6 +211,55 @@ fn a_disk_that_went_on_alone_and_comes_while_the_node_runs_is_left_alone() {
     assert!(faults.contains(&"storage.state-conflict:sda".to_owned()), "{faults:?}");
 }
 
+/// A disk that was copied whole is here as often as it was copied; the one in use goes on being it.
+#[test]
+fn a_double_of_a_copy_is_no_loss_of_it() {
+    let mut machine = pair();
+    join(&mut machine);
+    machine.written.clear();
+    for name in ["aaa", "sdz"] {
+        let double = machine.disks["nvme0n1"].2.clone();
+        machine.disks.insert(name.into(), (8, disk(name, 8), double));
+    }
+    machine.until(12);
+    assert!(machine.written.is_empty(), "{:?}", machine.written);
+    assert_eq!(copies(&machine), [("65 /state".into(), true), ("66 /mirror".into(), true)]);
+    // What is written for it is written to it.
+    unplug(&mut machine, "sda");
+    assert_eq!(machine.written, ["whole 2 nvme0n1 65"]);
+}
+
+#[test]
+fn a_disk_with_one_of_two_copies_may_be_released_and_another_takes_its_place() {
+    for (name, left, pool) in [("sda", "nvme0n1", "65"), ("nvme0n1", "sda", "66")] {
+        let mut machine = pair();
+        join(&mut machine);
+        machine.written.clear();
+        let key = machine.keeper.entries[name].key.clone();
+        machine.event(Event::Release(key));
+        machine.until(9);
+        let expected = [
+            format!("leave {name}"),
+            format!("whole 2 {left} {pool}"),
+            format!("record {name} {pool}"),
+            format!("wipe {name}"),
+        ];
+        assert_eq!(machine.written, expected);
+        assert_eq!(machine.faults(), ["storage.state-copy-lost"]);
+        let why = machine.keeper.faults().remove(0).detail;
+        assert!(why.contains("is being released"), "{why}");
+        // The one that is left can't be released, until another disk has it all.
+        let left = machine.keeper.entries[left].key.clone();
+        assert!(machine.keeper.may_release(&left).is_err());
+        machine.disks.insert("sdb".into(), (9, disk("sdb", 8), Verdict::Empty));
+        machine.until(12);
+        assert!(machine.keeper.may_release(&left).is_err());
+        join(&mut machine);
+        assert!(machine.keeper.may_release(&left).is_ok());
+        assert!(machine.faults().is_empty(), "{:?}", machine.faults());
+    }
+}
+
 #[test]
 fn a_restarted_storaged_knows_the_copies_again() {
     let mut first = pair();

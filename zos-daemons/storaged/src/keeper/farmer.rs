@@ -90,7 +90,8 @@ impl Keeper {
         let waiting = waiting.filter(|header| header.owner.is_none() && header.state);
         let waiting: Vec<String> = waiting.map(|header| header.pool.clone()).collect();
         let state = pool.is_none() && waiting.is_empty();
-        let state_pools = pool.iter().cloned().chain(waiting).collect();
+        let in_use = self.state_pools().unwrap_or_else(|| pool.iter().cloned().collect());
+        let state_pools = in_use.into_iter().chain(waiting).collect();
         let owner = owner.filter(|_| pool.is_some());
         Ok(Plan { owner, state, state_pools, instead_of: None })
     }

@@ -547,8 +547,15 @@ impl Keeper {
         }
     }
 
+    /// The disk with a pool: of two that have it, the one in use.
     fn holder(&self, pool: &str) -> Option<&Entry> {
-        self.entries.values().find(|entry| entry.holds(pool))
+        let holders = self.entries.values().filter(|entry| entry.holds(pool));
+        holders.max_by_key(|entry| entry.is_open())
+    }
+
+    fn holder_mut(&mut self, pool: &str) -> Option<&mut Entry> {
+        let holders = self.entries.values_mut().filter(|entry| entry.holds(pool));
+        holders.max_by_key(|entry| entry.is_open())
     }
 
     /// Whether a disk is taken unasked: an empty one by the policy, one that the farmer gave and that a cut left

@@ -119,12 +119,7 @@ impl Machine {
             }
             Job::Adopt(key, plan) => {
                 self.next_pool += 1;
-                let mut header = Header { owner: plan.owner, ..sample(self.next_pool) };
-                header.state = plan.state;
-                header.copy = plan.state.then(|| Mark::first(Generation(self.next_pool)));
-                let own = plan.state.then(|| header.pool.clone());
-                header.state_pools = plan.state_pools.into_iter().chain(own).collect();
-                header.instead_of = plan.instead_of;
+                let header = laid(self.next_pool, &plan);
                 self.written.push(format!(
                     "adopt {}{}",
                     key.name,
@@ -149,9 +144,8 @@ impl Machine {
             }
             Job::Take(key, plan, word) => {
                 self.next_pool += 1;
-                let (owner, state) = (plan.owner, plan.state);
-                let header = Header { owner, state, ..sample(self.next_pool) };
-                let state = if state { " state" } else { "" };
+                let header = laid(self.next_pool, &plan);
+                let state = if plan.state { " state" } else { "" };
                 self.written.push(format!("take {} by {word}{state}", key.name));
                 self.disks.get_mut(&key.name).unwrap().2 = Verdict::Ours(Box::new(header.clone()));
                 Some(Event::Taken(key.clone(), Ok(Box::new(self.pool(&key, header)))))
@@ -214,6 +208,20 @@ impl Machine {
 
     fn role(&self, name: &str) -> Role {
         self.keeper.disks().into_iter().find(|disk| disk.name == name).unwrap().role
+    }
+}
+
+/// The header of a pool that is made by a plan.
+fn laid(pool: u64, plan: &Plan) -> Header {
+    let sample = sample(pool);
+    let own = plan.state.then(|| sample.pool.clone());
+    Header {
+        owner: plan.owner,
+        state: plan.state,
+        copy: plan.state.then(|| Mark::first(Generation(pool))),
+        state_pools: plan.state_pools.iter().cloned().chain(own).collect(),
+        instead_of: plan.instead_of.clone(),
+        ..sample
     }
 }
 
@@ -400,7 +408,11 @@ fn a_restarted_storaged_goes_on_where_it_was() {
         (vec!["nvme0n1".to_owned()], vec!["adopt sda".to_owned(), "filling 1 sda 65".to_owned()])
     );
     assert!(second.keeper.is_steady());
-    assert_eq!(second.keeper.memory(), memory);
+    // What it knew it knows, and of the copy that came meanwhile.
+    let (before, mut after) = (memory.unwrap(), second.keeper.memory().unwrap());
+    assert_eq!(after.copies.len(), 2);
+    after.copies.truncate(1);
+    assert_eq!(after, before);
 }
 
 #[test]
@@ -454,7 +466,9 @@ fn only_the_farmers_word_takes_what_is_not_empty() {
             (Ok(plan), Ok(state)) => {
                 assert_eq!((plan.state, plan.owner), (state, Some(node(X))), "{verdict:?}");
                 machine.event(Event::Take(key, "h".into()));
-                assert_eq!(machine.written.last().unwrap(), "take sda by h", "{verdict:?}");
+                // As any pool of the node it becomes a copy of the state then.
+                let written = ["take sda by h", "filling 0 sda 1"];
+                assert_eq!(machine.written, written, "{verdict:?}");
                 assert_eq!(machine.role("sda"), Role::Ours);
             }
             (Err(why), Err(words)) => {
@@ -469,10 +483,11 @@ fn only_the_farmers_word_takes_what_is_not_empty() {
     check(Verdict::Trace("a pool of a newer version (7) of ZOS".into()), &[], Ok(false));
     check(state(9, Some(Y)), &[], Ok(false));
     check(Verdict::Released(Box::new(sample(7))), &[], Ok(false));
-    check(data(5), &[], Err("`zos disk release sda`"));
-    check(Verdict::Empty, &["adopt sda"], Err("`zos disk release sda`"));
+    check(data(5), &["filling 0 sda 1"], Err("`zos disk release sda`"));
+    let adopted = ["adopt sda", "filling 0 sda 1"];
+    check(Verdict::Empty, &adopted, Err("`zos disk release sda`"));
     // Given and cut short: finished unasked, by the node that it was given to.
-    check(Verdict::Unfinished(Box::new(mine)), &["adopt sda"], Err("`zos disk release sda`"));
+    check(Verdict::Unfinished(Box::new(mine)), &adopted, Err("`zos disk release sda`"));
     check(Verdict::Unfinished(Box::new(its)), &[], Ok(false));
 }
 
@@ -481,12 +496,14 @@ fn only_the_farmers_word_takes_what_is_not_empty() {
 fn a_copy_of_a_pool_may_be_taken_and_the_original_then_opens() {
     let mut machine = Machine::with("sda", data(2));
     assert_eq!(machine.opened, ["nvme0n1", "sda"]);
+    assert_eq!(machine.written, ["filling 0 sda 1"]);
     machine.disks.insert("sdb".into(), (3, disk("sdb", 8), data(2)));
     machine.until(3);
     assert!(machine.faults().contains(&"storage.duplicate-pool:sdb".to_owned()));
     assert!(machine.keeper.may_take(&machine.key("sda")).is_err());
     machine.event(Event::Take(machine.key("sdb"), "h".into()));
-    assert_eq!((machine.written.len(), machine.faults().len()), (1, 0));
+    assert_eq!(machine.written[1..], ["take sdb by h"]);
+    assert!(machine.faults().is_empty(), "{:?}", machine.faults());
 }
 
 #[test]
@@ -538,7 +555,7 @@ fn a_node_without_a_disk_is_given_one_and_keeps_itself_there_from_the_next_boot_
     let settled = next.keeper.settled().unwrap();
     assert!(settled.durable && settled.identity_refusal.is_none());
     next.identity(Y);
-    assert_eq!(next.written, ["own sda f", "own sdb f"]);
+    assert_eq!(next.written, ["own sda f", "own sdb f", "filling 1 sdb 65"]);
     assert_eq!(next.faults(), [""; 0]);
 }
 
@@ -548,14 +565,16 @@ fn a_pool_leaves_when_nothing_is_left_on_it() {
     machine.left = vec!["web/data stays".into(), "web/data stays".into()];
     let key = machine.key("sda");
     machine.event(Event::Release(key.clone()));
-    assert_eq!((machine.written.len(), machine.role("sda")), (1, Role::Leaving));
+    // It was to become a copy of the state, which is given up.
+    assert_eq!(machine.written, ["filling 0 sda 1", "leave sda", "record sda 1"]);
+    assert_eq!(machine.role("sda"), Role::Leaving);
     assert!(machine.reason("sda").contains("web/data stays"));
     // Said twice is nothing new, and nothing is forced.
     assert!(machine.keeper.may_release(&key).unwrap_err().contains("already"));
     machine.until(59);
-    assert_eq!(machine.written, ["leave sda"]);
+    assert_eq!(machine.written.len(), 3);
     machine.until(180);
-    assert_eq!(machine.written, ["leave sda", "wipe sda"]);
+    assert_eq!(machine.written[3..], ["wipe sda"]);
     assert_eq!((machine.role("sda"), machine.faults().len()), (Role::Empty, 0));
 
     // Neither this node nor another takes it unasked, whenever it boots.
@@ -564,7 +583,7 @@ fn a_pool_leaves_when_nothing_is_left_on_it() {
     next.until(10);
     assert_eq!(next.written, [""; 0]);
     next.event(Event::Take(next.key("sda"), "h".into()));
-    assert_eq!(next.written, ["take sda by h"]);
+    assert_eq!(next.written, ["take sda by h", "filling 0 sda 1"]);
     let mut alone = Machine::new(Wanted::Unsaid, &[(0, "sda", kept)]);
     alone.until(10);
     assert!(!alone.keeper.settled().unwrap().durable && alone.written.is_empty());
@@ -591,7 +610,7 @@ fn a_release_goes_on_after_a_boot_and_after_an_error() {
     assert_eq!(machine.faults(), ["storage.release-failed:sda"]);
     machine.fails.clear();
     machine.until(70);
-    assert_eq!(machine.written, ["leave sda", "wipe sda"]);
+    assert_eq!(machine.written[1..], ["leave sda", "record sda 1", "wipe sda"]);
     assert_eq!(machine.faults(), [""; 0]);
 }
 

@@ -91,7 +91,7 @@ impl Storaged {
     /// it, and nothing else of the daemon may go on with what isn't safe yet.
     fn call<M: zos_api::local::Method<Reply = zos_api::local::Done> + Clone + Send + Sync>(
         &self,
-        method: M,
+        method: &M,
     ) -> Result<(), CallError> {
         let ask = || -> Result<(), CallError> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -126,11 +126,11 @@ impl Storaged {
 impl Witness for Storaged {
     fn lose(&self, place: &Place, reason: &str) -> Result<(), CallError> {
         let (pool, coming) = (place.pool.clone(), place.coming.clone());
-        self.call(LoseState { pool, coming, reason: reason.to_owned() })
+        self.call(&LoseState { pool, coming, reason: reason.to_owned() })
     }
 
     fn joined(&self, place: &Place) -> Result<(), CallError> {
-        self.call(JoinState { pool: place.pool.clone(), coming: place.coming.clone() })
+        self.call(&JoinState { pool: place.pool.clone(), coming: place.coming.clone() })
     }
 }
 

@@ -232,7 +232,9 @@ mod tests {
             let folders = ["p", "q"].map(|name| root.path().join(name));
             for (folder, content) in folders.iter().zip([first, second]) {
                 fs::create_dir(folder).unwrap();
-                content.map(|content| fs::write(folder.join("key"), content).unwrap());
+                if let Some(content) = content {
+                    fs::write(folder.join("key"), content).unwrap();
+                }
             }
             let mut copies = Copies::from(folders[0].as_path());
             copies.places = vec![place(&folders[0], true), place(&folders[1], current)];
