@@ -58,6 +58,8 @@ pub enum Choice {
         second: Option<String>,
         /// What the pool's header must say before anything is served: it goes on without another.
         renewed: Option<Box<Mark>>,
+        /// The pools that the farmer set aside by it: their headers must say so before that.
+        aside: Vec<String>,
         /// As in `Settled::identity_refusal`.
         refusal: Option<String>,
     },
@@ -188,7 +190,7 @@ impl<'a> Disks<'a> {
         if wanted == Wanted::New {
             return None;
         }
-        let Lead::Copies { pools, renewed: None } = self.lead(Some(owner)) else { return None };
+        let Lead::Copies { pools, renewed: None, .. } = self.lead(Some(owner)) else { return None };
         // What a copy that is behind names, is no matter.
         let counts = |header: &&Header| !header.state || pools.contains(&header.pool);
         let recorded = self.pools.values().map(|(_, header)| *header);
@@ -215,11 +217,13 @@ impl<'a> Disks<'a> {
         match self.lead(owner) {
             Lead::None => None,
             Lead::Torn(histories) => Some(memory(self.torn(&histories))),
-            Lead::Copies { pools, renewed } => {
+            Lead::Copies { pools, renewed, aside } => {
                 let mut pools = pools.into_iter();
                 let first = pools.next()?;
                 let (_, header) = self.pools.get(first.as_str())?;
-                Some(self.pool(header, pools.next(), renewed.map(Box::new)))
+                let (second, refusal) = (pools.next(), self.refusal(header));
+                let (pool, renewed) = (header.pool.clone(), renewed.map(Box::new));
+                Some(Choice::Pool { pool, second, renewed, aside, refusal })
             }
         }
     }
@@ -323,16 +327,16 @@ impl<'a> Disks<'a> {
         })
     }
 
-    fn pool(&self, state: &Header, second: Option<String>, renewed: Option<Box<Mark>>) -> Choice {
-        let refusal = state
+    /// Why no new identity may be made beside a state.
+    fn refusal(&self, state: &Header) -> Option<String> {
+        state
             .owner
             .map(|owner| format!("the state belongs to node {owner}, whose key should lie in it"))
             .or_else(|| self.doubt())
             .or_else(|| {
                 let others = self.owners();
                 others.first().map(|owner| format!("a disk of node {owner} is here"))
-            });
-        Choice::Pool { pool: state.pool.clone(), second, renewed, refusal }
+            })
     }
 
     fn pool_for_new(&self, state: &Header) -> Choice {
@@ -340,6 +344,7 @@ impl<'a> Disks<'a> {
             pool: state.pool.clone(),
             second: None,
             renewed: None,
+            aside: Vec::new(),
             refusal: None,
         };
         match state.owner {

@@ -30,6 +30,9 @@ pub enum Lead {
         /// What the first one's header must say, durably, before anything is served: it goes on
         /// without a copy that it names. Then it leads alone.
         renewed: Option<Mark>,
+        /// The pools that the farmer set aside by it, whose headers must say before that, durably, that they are
+        /// not whole: one that was to lead alone later would go on in a history that is over.
+        aside: Vec<String>,
     },
 }
 
@@ -64,7 +67,7 @@ pub fn lead(here: &[Here<'_>], word: Option<Generation>, fresh: Generation) -> L
     });
     let choices: Vec<(Generation, &Here<'_>)> = choices.collect();
     match choices.iter().find(|(generation, _)| Some(*generation) == word) {
-        Some((_, copy)) => alone(copy, here, fresh),
+        Some((_, copy)) => chosen(copy, here, fresh),
         None => Lead::Torn(choices.iter().map(|(g, copy)| (*g, copy.pool.to_owned())).collect()),
     }
 }
@@ -79,7 +82,19 @@ fn among(copies: &[&Here<'_>], here: &[Here<'_>], fresh: Generation) -> Lead {
         return alone(copies[0], here, fresh);
     }
     let pools = copies.iter().map(|copy| copy.pool.to_owned()).collect();
-    Lead::Copies { pools, renewed: None }
+    Lead::Copies { pools, renewed: None, aside: Vec::new() }
+}
+
+/// One goes on by the farmer's word, and what isn't behind it already is from then on.
+fn chosen(copy: &Here<'_>, here: &[Here<'_>], fresh: Generation) -> Lead {
+    let is_other =
+        |mark: &Mark| mark.generation != copy.mark.generation && !copy.mark.is_after(mark);
+    let others = here.iter().filter(|other| other.mark.whole && is_other(other.mark));
+    let others: Vec<String> = others.map(|other| other.pool.to_owned()).collect();
+    match alone(copy, here, fresh) {
+        Lead::Copies { pools, renewed, .. } => Lead::Copies { pools, renewed, aside: others },
+        other => other,
+    }
 }
 
 /// One goes on without the others.
@@ -92,7 +107,7 @@ fn alone(copy: &Here<'_>, here: &[Here<'_>], fresh: Generation) -> Lead {
         let passed = others.iter().any(|other| other.past.contains(&copy.mark.generation));
         mark.past.retain(|generation| passed || *generation != copy.mark.generation);
     }
-    Lead::Copies { pools: vec![copy.pool.to_owned()], renewed: Some(mark) }
+    Lead::Copies { pools: vec![copy.pool.to_owned()], renewed: Some(mark), aside: Vec::new() }
 }
 
 #[cfg(test)]
@@ -134,13 +149,14 @@ mod tests {
             let said = match decided.clone() {
                 Lead::None => "none".to_owned(),
                 Lead::Torn(list) => format!("torn{}", histories(list)),
-                Lead::Copies { pools, renewed: None } => pools.concat(),
-                Lead::Copies { pools, renewed: Some(mark) } => {
+                Lead::Copies { pools, renewed: None, .. } => pools.concat(),
+                Lead::Copies { pools, renewed: Some(mark), aside } => {
                     assert!(mark.whole && mark.generation == FRESH);
                     // Whatever else is here is behind from now on.
                     let others = here.iter().filter(|copy| copy.pool != pools[0]);
                     assert!(others.clone().all(|copy| mark.is_after(copy.mark)));
-                    format!("{} renewed", pools.concat())
+                    let aside: String = aside.iter().map(|pool| format!(" not {pool}")).collect();
+                    format!("{} renewed{aside}", pools.concat())
                 }
             };
             assert_eq!(said, expected, "{here:?}");
@@ -159,7 +175,7 @@ mod tests {
         // both went on alone
         let torn = [whole("p", "p", 2, &[1]), whole("q", "q", 3, &[1])];
         check(&torn, None, "torn 2:p 3:q");
-        check(&torn, Some(3), "q renewed");
+        check(&torn, Some(3), "q renewed not p");
         check(&torn, Some(1), "torn 2:p 3:q");
         // one alone, then the other, which was further: no matter how far
         check(&[whole("p", "p", 5, &[1, 2, 4]), whole("q", "q", 3, &[1])], None, "torn 3:q 5:p");

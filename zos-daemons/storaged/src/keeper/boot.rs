@@ -94,15 +94,8 @@ impl Keeper {
     fn choose(&mut self, choice: Choice, jobs: &mut Vec<Job>) {
         tracing::info!("the disks have settled: {choice}");
         match choice {
-            Choice::Pool { pool, second, renewed, refusal } => {
-                let lead = Leading { pool, second, renewed, refusal };
-                match lead.renewed.clone() {
-                    Some(mark) => {
-                        self.inscribe_first(&lead.pool, *mark, jobs);
-                        self.phase = Phase::Renewing { lead };
-                    }
-                    None => self.open_leading(lead, jobs),
-                }
+            Choice::Pool { pool, second, renewed, aside, refusal } => {
+                self.renew(Leading { pool, second, renewed, aside, refusal }, jobs);
             }
             Choice::Fresh { instead_of } => self.phase = Phase::Choosing { instead_of },
             Choice::Memory { refusal } => self.prepare(None, Some(refusal), jobs),
@@ -129,7 +122,8 @@ impl Keeper {
             _ => None,
         });
         if let Some(pool) = made {
-            let lead = Leading { pool, second: None, renewed: None, refusal: None };
+            let (renewed, aside) = (None, Vec::new());
+            let lead = Leading { pool, second: None, renewed, aside, refusal: None };
             self.prepare(Some(lead), None, jobs);
             return;
         }

@@ -119,7 +119,27 @@ impl Keeper {
         }
     }
 
-    /// At a boot: the header of the pool that goes on without another is written before it is opened.
+    /// At a boot: the headers of those that are set aside are written, then that of the pool that goes on without
+    /// another, and then it is opened.
+    pub(super) fn renew(&mut self, mut lead: Leading, jobs: &mut Vec<Job>) {
+        if let Some(pool) = lead.aside.pop() {
+            let header = self.header_of(&pool);
+            let write = header.map(|header| Write {
+                pool: pool.clone(),
+                mark: Mark::of(header).filling(),
+                members: header.state_pools.clone(),
+            });
+            write.map(|write| self.inscribe(&write, jobs));
+            self.phase = Phase::Renewing { lead, writing: pool };
+        } else if let Some(mark) = lead.renewed.take() {
+            self.inscribe_first(&lead.pool, *mark, jobs);
+            self.phase = Phase::Renewing { writing: lead.pool.clone(), lead };
+        } else {
+            self.open_leading(lead, jobs);
+        }
+    }
+
+    /// The header of the pool that goes on without another is written.
     pub(super) fn inscribe_first(&mut self, pool: &str, mark: Mark, jobs: &mut Vec<Job>) {
         let write = Write { pool: pool.to_owned(), mark, members: vec![pool.to_owned()] };
         self.inscribe(&write, jobs);
@@ -157,8 +177,8 @@ impl Keeper {
         key: &DiskKey,
         result: Result<Box<Header>, String>,
     ) {
-        let is_leading = matches!(&self.phase, Phase::Renewing { lead }
-            if self.holder(&lead.pool).is_some_and(|entry| &entry.key == key));
+        let decides = matches!(&self.phase, Phase::Renewing { writing, .. }
+            if self.holder(writing).is_some_and(|entry| &entry.key == key));
         let (mut pool, done) = (None, result.is_ok());
         if let Some(entry) = self.entry(key) {
             let open = entry.is_open();
@@ -168,7 +188,7 @@ impl Keeper {
             }
             match result {
                 Ok(header) => entry.verdict = Some(Verdict::Ours(header)),
-                Err(error) if is_leading => entry.work = Work::Failed("mark", error),
+                Err(error) if decides => entry.work = Work::Failed("mark", error),
                 Err(error) => tracing::error!("{}: write the pool's header: {error}", key.name),
             }
         }
@@ -243,18 +263,25 @@ impl Keeper {
         wake: &mut Option<Duration>,
     ) {
         match self.phase.clone() {
-            Phase::Renewing { lead } => match self.holder(&lead.pool).map(|e| e.work.clone()) {
-                Some(Work::None | Work::Open { owning: false }) => self.open_leading(lead, jobs),
-                Some(Work::Failed(_, error)) => {
-                    let why = format!("the state's disk can't be written to: {error}");
-                    self.led_in_vain(false, why, jobs);
+            Phase::Renewing { lead, writing } => {
+                // One that can't be set aside is looked past at the next look, as unreadable.
+                let another = writing != lead.pool;
+                match self.holder(&writing).map(|entry| entry.work.clone()) {
+                    Some(Work::None | Work::Open { owning: false }) => self.renew(lead, jobs),
+                    Some(Work::Failed(_, error)) => {
+                        let why = format!("the state's disk can't be written to: {error}");
+                        self.led_in_vain(another, why, jobs);
+                    }
+                    None => {
+                        let why = "the disk with the node's state went away".to_owned();
+                        self.led_in_vain(another, why, jobs);
+                    }
+                    Some(_) => {}
                 }
-                None => {
-                    let why = "the disk with the node's state went away".to_owned();
-                    self.led_in_vain(false, why, jobs);
+                if let Phase::Settling = self.phase {
+                    sooner(wake, now);
                 }
-                Some(_) => {}
-            },
+            }
             Phase::Showing { lead } if self.copies.showing.is_none() => {
                 self.copies.showing.clone_from(&lead.second);
                 jobs.extend(lead.second.map(|pool| Job::Show(pool, 1)));
@@ -297,7 +324,8 @@ impl Keeper {
             members: &header.state_pools,
         });
         let here: Vec<Here<'_>> = here.collect();
-        let Lead::Copies { pools, renewed } = copies::lead(&here, None, Generation::draw()) else {
+        let Lead::Copies { pools, renewed, .. } = copies::lead(&here, None, Generation::draw())
+        else {
             return;
         };
         if let Some(mark) = renewed {

@@ -186,7 +186,31 @@ fn two_that_went_on_alone_wait_for_the_farmer() {
     said.keeper.settings.state = Some(word);
     said.until(6);
     said.identity(X);
-    assert_eq!(said.written, ["whole 3 sda 66", "filling 3 nvme0n1 66"]);
+    let written = ["filling 2 nvme0n1 65", "whole 3 sda 66", "filling 3 nvme0n1 66"];
+    assert_eq!(said.written, written);
+
+    // Cut after the first of them: what is set aside never leads alone, and the same word goes on.
+    let mut cut = Machine::new(Wanted::Unsaid, &disks);
+    cut.keeper.settings.state = Some(word);
+    cut.fails.push("write sda".into());
+    cut.until(6);
+    assert_eq!(cut.written, written[..1]);
+    assert!(!cut.keeper.settled().unwrap().durable);
+    let aside = boot(&cut, &["nvme0n1"]);
+    assert!(!aside.keeper.settled().unwrap().durable && aside.written.is_empty());
+    let disks = ["nvme0n1", "sda"].map(|name| (0, name, cut.disks[name].2.clone()));
+    let mut on = Machine::new(Wanted::Unsaid, &disks);
+    on.keeper.settings.state = Some(word);
+    on.until(6);
+    on.identity(X);
+    assert_eq!(on.written, written[1..]);
+    // One that can't be set aside is as one that isn't there: its history isn't over.
+    let mut fails = Machine::new(Wanted::Unsaid, &disks);
+    fails.disks.insert("nvme0n1".into(), (0, disk("nvme0n1", 8), first.disks["nvme0n1"].2.clone()));
+    fails.keeper.settings.state = Some(word);
+    fails.fails.push("write nvme0n1".into());
+    fails.until(12);
+    assert_eq!((fails.written.len(), copies(&fails)), (0, vec![("66 /state".into(), true)]));
 
     // The same word again, with a new generation there: it means nothing any more.
     join(&mut said);

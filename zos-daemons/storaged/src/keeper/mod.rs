@@ -208,9 +208,10 @@ enum Phase {
     Choosing {
         instead_of: Option<Vec<NodeId>>,
     },
-    /// The header of the state's pool is being written: it goes on without another.
+    /// Headers are being written: of pools that are set aside, then of the one that goes on without them.
     Renewing {
         lead: Leading,
+        writing: String,
     },
     /// The state's pools are being opened.
     Opening {
@@ -235,6 +236,7 @@ struct Leading {
     pool: String,
     second: Option<String>,
     renewed: Option<Box<Mark>>,
+    aside: Vec<String>,
     refusal: Option<String>,
 }
 

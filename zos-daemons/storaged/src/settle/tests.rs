@@ -58,7 +58,7 @@ fn boot(disks: &[(u64, Option<Verdict>)], wanted: Wanted) -> (u64, String) {
         match settle(now, Duration::ZERO, &seen, wanted, word) {
             Outcome::Settled(choice) => {
                 let text = match choice {
-                    Choice::Pool { pool, second, renewed, refusal } => {
+                    Choice::Pool { pool, second, renewed, refusal, .. } => {
                         let number = |pool: String| u64::from_str_radix(&pool, 16).unwrap();
                         let second = second.map(|pool| format!(" and {}", number(pool)));
                         let second = second.unwrap_or_default();
