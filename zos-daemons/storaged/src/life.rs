@@ -209,6 +209,7 @@ impl Life {
             | Event::Wiped(..)
             | Event::Inscribed(..)
             | Event::Shown(..)
+            | Event::Hidden(..)
             | Event::Prepared(_) => {
                 self.working = self.working.saturating_sub(1);
             }
@@ -408,6 +409,10 @@ impl Life {
                     Event::Shown(id, shown)
                 })
             }
+            Job::Hide(place) => Box::new(move || {
+                let hidden = machine.hide(place);
+                Event::Hidden(place, hidden.map_err(|error| in_words(&error)))
+            }),
             Job::Prepare(id) => {
                 let pool = id.and_then(|id| self.pools.get(&id).cloned());
                 Box::new(move || {

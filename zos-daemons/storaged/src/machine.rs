@@ -53,6 +53,8 @@ pub trait Machine: std::fmt::Debug + Send + Sync + 'static {
     fn inscribe(&self, disk: &Disk, header: &Header) -> Result<Header, PoolError>;
     /// Shows another copy of the state at one of its places, in place of what is there.
     fn show(&self, pool: &Pool, place: usize) -> zos_host::Result<()>;
+    /// Shows nothing at one of the state's places any more.
+    fn hide(&self, place: usize) -> zos_host::Result<()>;
     /// Lets go of a pool whose disk is gone.
     fn close(&self, pool: &str);
     /// Shows the state of a pool (none: memory) at its place.
@@ -133,6 +135,10 @@ impl Machine for Node {
 
     fn show(&self, pool: &Pool, place: usize) -> zos_host::Result<()> {
         state::show(pool, place, &self.0)
+    }
+
+    fn hide(&self, place: usize) -> zos_host::Result<()> {
+        state::hide(place, &self.0)
     }
 
     fn close(&self, pool: &str) {

@@ -38,12 +38,23 @@ pub fn prepare(pool: Option<&Pool>, places: &Places) -> Result<()> {
 /// Shows another copy of the state at one of the two places. What is there is a disk's that is gone, or an earlier
 /// coming of this one.
 pub fn show(pool: &Pool, place: usize, places: &Places) -> Result<()> {
-    let target = if place == 0 { &places.state } else { &places.mirror };
+    hide(place, places)?;
+    let target = at(place, places);
+    mount_copy(pool, target, places)?;
+    folders(target)
+}
+
+/// Shows nothing at a place any more. Who has files open there keeps them until he closes them.
+pub fn hide(place: usize, places: &Places) -> Result<()> {
+    let target = at(place, places);
     while mount::at(&places.root, target)?.is_some() {
         mount::unmount(target, mount::UnmountFlags::DETACH)?;
     }
-    mount_copy(pool, target, places)?;
-    folders(target)
+    Ok(())
+}
+
+fn at(place: usize, places: &Places) -> &Path {
+    if place == 0 { &places.state } else { &places.mirror }
 }
 
 fn flags() -> mount::MountFlags {

@@ -256,15 +256,21 @@ impl Machine for Disks {
     }
 
     fn show(&self, pool: &Pool, place: usize) -> zos_host::Result<()> {
+        self.hide(place)?;
         let shown = if place == 0 { self.place.clone() } else { mirror(&self.place) };
-        if shown.is_symlink() {
-            fs::remove_file(&shown).during("take away", shown.display())?;
-        }
         symlink(pool.root.join("@state"), &shown).during("show the state at", shown.display())?;
         KEEPERS.iter().try_for_each(|name| {
             let folder = shown.join(name);
             fs::create_dir_all(&folder).during("create", folder.display())
         })
+    }
+
+    fn hide(&self, place: usize) -> zos_host::Result<()> {
+        let shown = if place == 0 { self.place.clone() } else { mirror(&self.place) };
+        if shown.is_symlink() {
+            fs::remove_file(&shown).during("take away", shown.display())?;
+        }
+        Ok(())
     }
 
     fn close(&self, _: &str) {}

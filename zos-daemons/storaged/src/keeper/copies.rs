@@ -37,6 +37,8 @@ pub(super) struct Copies {
     writing: Option<String>,
     /// The pool that is being shown.
     showing: Option<String>,
+    /// Whether a place is being emptied.
+    hiding: bool,
     /// Why copies were lost, by pool.
     lost: BTreeMap<String, String>,
     /// When a pool that failed may be filled again.
@@ -224,10 +226,15 @@ impl Keeper {
         }
         match result {
             Ok(()) => {}
-            Err(error) => {
-                self.copies.places.remove(pool);
-                self.lose(now, pool, error);
-            }
+            Err(error) => self.lose(now, pool, error),
+        }
+    }
+
+    pub(super) fn hidden(&mut self, place: usize, result: Result<(), String>) {
+        self.copies.hiding = false;
+        self.copies.places.retain(|_, used| *used != place);
+        if let Err(error) = result {
+            tracing::warn!("hide a lost copy of the state: {error}");
         }
     }
 
@@ -290,6 +297,7 @@ impl Keeper {
                 self.resume(jobs);
                 self.see_losses(now);
                 self.write_next(jobs);
+                self.hide_lost(jobs);
                 self.fill(now, jobs, wake);
                 self.show_filling(jobs);
                 self.write_records(now, jobs, wake);
@@ -335,13 +343,13 @@ impl Keeper {
         let Some(mark) = self.header_of(&pools[0]).map(Mark::of) else { return };
         let members = known.iter().filter(|copy| pools.contains(&copy.pool));
         let members: Vec<KnownCopy> = members.cloned().collect();
-        for copy in &members {
+        // Also of those that are no copies any more: they are shown still.
+        for copy in std::mem::take(&mut self.copies.known) {
             self.copies.places.insert(copy.pool.clone(), copy.place);
             self.note_disk(&copy.pool);
         }
         let members = members.into_iter().map(|c| Copy { pool: c.pool, coming: c.coming });
         self.copies.set = Some(Set::new(mark, members.collect()));
-        self.copies.known.clear();
     }
 
     /// Copies whose disks went.
@@ -402,6 +410,25 @@ impl Keeper {
         }
     }
 
+    /// What is lost, and told as lost, is shown no longer: else its file system would live on, and the disk could
+    /// neither be given back nor be known again when it comes back.
+    fn hide_lost(&mut self, jobs: &mut Vec<Job>) {
+        let Some(set) = &self.copies.set else { return };
+        if self.copies.hiding || self.copies.showing.is_some() {
+            return;
+        }
+        let lost = self.copies.places.iter().find(|(pool, _)| set.coming(pool).is_none());
+        if let Some((_, place)) = lost {
+            self.copies.hiding = true;
+            jobs.push(Job::Hide(*place));
+        }
+    }
+
+    /// Whether a pool is or was a copy whose place is shown still.
+    pub(super) fn is_shown(&self, pool: &str) -> bool {
+        self.copies.places.contains_key(pool)
+    }
+
     /// Another pool becomes a copy when one is missed: one that was, solid state before rotating, the larger.
     fn fill(&mut self, now: Duration, jobs: &mut Vec<Job>, wake: &mut Option<Duration>) {
         let Some(set) = self.copies.set.as_ref().filter(|set| set.is_open()) else { return };
@@ -424,6 +451,8 @@ impl Keeper {
         };
         let mut candidates: Vec<&Entry> = self.entries.values().filter(fits).collect();
         candidates.retain(|entry| self.single(entry));
+        // Where an earlier coming of it was is over first.
+        candidates.retain(|entry| entry.header().is_some_and(|h| !self.is_shown(&h.pool)));
         candidates.sort_by_key(rank);
         let mut chosen = None;
         for entry in candidates.into_iter().rev() {
@@ -437,8 +466,6 @@ impl Keeper {
             }
         }
         let Some(pool) = chosen else { return };
-        // Where an earlier coming of it was is over.
-        self.copies.places.remove(&pool);
         self.note_disk(&pool);
         let copy = Copy { pool, coming: Generation::draw() };
         let write = self.copies.set.as_mut().and_then(|set| set.fill(copy));
@@ -463,7 +490,8 @@ impl Keeper {
         let Some(set) = &self.copies.set else { return };
         let Some(filling) = set.filling().map(|copy| copy.pool.clone()) else { return };
         let taken: Vec<&String> = set.members().iter().map(|copy| &copy.pool).collect();
-        if self.copies.showing.is_some() || self.copies.places.contains_key(&filling) {
+        let busy = self.copies.showing.is_some() || self.copies.hiding;
+        if busy || self.copies.places.contains_key(&filling) {
             return;
         }
         self.copies.places.retain(|pool, _| taken.contains(&pool));

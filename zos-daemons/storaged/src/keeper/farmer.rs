@@ -143,10 +143,14 @@ impl Keeper {
             return;
         }
         let node = self.node.map(|(node, _)| node);
+        let leaves = |header: &Header| header.stage == Stage::Leaving && !header.state;
+        let ready = self.entries.values().filter_map(Entry::header);
+        let ready = ready.filter(|header| leaves(header) && !self.is_shown(&header.pool));
+        let ready: Vec<String> = ready.map(|header| header.pool.clone()).collect();
         for entry in self.entries.values_mut() {
             match (&entry.verdict, &entry.work) {
                 (Some(Verdict::Ours(header)), Work::Open { owning: false })
-                    if header.stage == Stage::Leaving && !header.state && !entry.drain.busy =>
+                    if ready.contains(&header.pool) && !entry.drain.busy =>
                 {
                     match entry.drain.again {
                         Some(again) if again > now => sooner(wake, again),

@@ -106,6 +106,8 @@ pub enum Event {
     Inscribed(DiskKey, Result<Box<Header>, String>),
     /// The second place of the state is ready, or why not.
     Shown(String, Result<(), String>),
+    /// A place of the state is empty again, or why not.
+    Hidden(usize, Result<(), String>),
     /// A copy of the state failed: its pool, which coming, and what failed.
     StateLost(String, String, String),
     /// A daemon's part of a copy is whole: its pool, and which coming.
@@ -154,6 +156,8 @@ pub enum Job {
     Inscribe(DiskKey, Box<Header>),
     /// Show another copy of the state, on this pool, at this place.
     Show(String, usize),
+    /// Show nothing at this place any more: the copy there is lost, and its disk may go or come again.
+    Hide(usize),
 }
 
 /// What goes on with a disk.
@@ -447,6 +451,7 @@ impl Keeper {
             Event::Prepared(result) => self.prepared(result),
             Event::Inscribed(key, result) => self.inscribed(now, &key, result),
             Event::Shown(pool, result) => self.shown(now, &pool, result),
+            Event::Hidden(place, result) => self.hidden(place, result),
             Event::StateLost(pool, coming, reason) => self.state_lost(now, &pool, &coming, reason),
             Event::StateJoined(pool, coming, who) => self.state_joined(&pool, &coming, who),
             Event::Identity(node, ephemeral) => self.node = Some((node, ephemeral)),

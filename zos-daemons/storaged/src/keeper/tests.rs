@@ -48,6 +48,8 @@ pub(super) struct Machine {
     marked: Vec<String>,
     slow: Vec<String>,
     pub(super) fails: Vec<String>,
+    /// The pool at each place of the state.
+    pub(super) shown: BTreeMap<usize, String>,
     /// What each try to empty a pool leaves on it, the last first.
     left: Vec<String>,
 }
@@ -68,6 +70,7 @@ impl Machine {
             marked: Vec::new(),
             slow: Vec::new(),
             fails: Vec::new(),
+            shown: BTreeMap::new(),
             left: Vec::new(),
         }
     }
@@ -164,12 +167,17 @@ impl Machine {
                 Some(Event::Wiped(key, Err("I/O error".into())))
             }
             Job::Wipe(key, header) => {
+                let shown = self.shown.values().any(|pool| *pool == header.pool);
+                assert!(!shown, "{} is mounted", key.name);
                 self.written.push(format!("wipe {}", key.name));
                 let header = Box::new(Header { stage: Stage::Released, ..*header });
                 self.disks.get_mut(&key.name).unwrap().2 = Verdict::Released(header.clone());
                 Some(Event::Wiped(key, Ok(header)))
             }
-            Job::Prepare(_) => Some(Event::Prepared(Ok(()))),
+            Job::Prepare(pool) => {
+                self.shown.extend(pool.map(|pool| (0, pool)));
+                Some(Event::Prepared(Ok(())))
+            }
             Job::Inscribe(key, _) if self.fails.contains(&format!("write {}", key.name)) => {
                 Some(Event::Inscribed(key, Err("I/O error".into())))
             }
@@ -187,7 +195,15 @@ impl Machine {
                 self.disks.get_mut(&key.name).unwrap().2 = Verdict::Ours(header.clone());
                 Some(Event::Inscribed(key, Ok(header)))
             }
-            Job::Show(pool, _) => Some(Event::Shown(pool, Ok(()))),
+            Job::Show(pool, place) => {
+                let shown = self.shown.insert(place, pool.clone());
+                assert!(shown.is_none(), "{pool} is shown over {shown:?}");
+                Some(Event::Shown(pool, Ok(())))
+            }
+            Job::Hide(place) => {
+                self.shown.remove(&place);
+                Some(Event::Hidden(place, Ok(())))
+            }
         }
     }
 
