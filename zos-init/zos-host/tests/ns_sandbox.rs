@@ -300,6 +300,54 @@ fn what_is_mounted_later_arrives_with_its_own_flags() {
     mount::unmount(shared, UnmountFlags::empty()).unwrap();
 }
 
+/// A disk is lost and another takes its place, as the state's copies do, after a daemon was started again.
+#[test]
+fn what_is_mounted_in_place_of_another_is_seen_and_what_is_unmounted_let_go() {
+    let Some(_alone) = alone() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let shared = folder.path().join("shared");
+    let shared = shared.to_str().unwrap();
+    mount::mount("tmpfs", shared, "tmpfs", MountFlags::empty(), "size=64k").unwrap();
+    mount::make_shared(shared).unwrap();
+    let (state, go) = (format!("{shared}/state"), format!("{shared}/go"));
+    fs::create_dir(&state).unwrap();
+    let one = |name: &str| {
+        mount::mount("tmpfs", &state, "tmpfs", MountFlags::empty(), "size=64k").unwrap();
+        fs::write(format!("{state}/{name}"), "").unwrap();
+    };
+    let script = format!(
+        "ls {state}; echo a > {state}/x; echo $?; while ! test -e {go}; do sleep 0.01; done; \
+         ls {state}; echo a > {state}/x; echo $?; grep -c {state} /proc/self/mountinfo; \
+         (echo a > {shared}/y) 2>/dev/null; echo $?"
+    );
+    one("first");
+    let ended = std::thread::scope(|scope| {
+        let child = scope.spawn(|| shell(&script, 0, mounts(&["/"], &[&state], &[], &[])));
+        std::thread::sleep(Duration::from_millis(200));
+        mount::unmount(&state, UnmountFlags::DETACH).unwrap();
+        one("second");
+        fs::write(&go, "").unwrap();
+        child.join().unwrap()
+    });
+    let expected = "first\n0\nsecond\n0\n1\n2\n";
+    assert_eq!((ended.failure, ended.output.as_str()), (None, expected));
+    // Beneath what hides it, too.
+    fs::remove_file(&go).unwrap();
+    let script = format!(
+        "grep -c {state} /proc/self/mountinfo; while ! test -e {go}; do sleep 0.01; done; \
+         grep -c {state} /proc/self/mountinfo"
+    );
+    let ended = std::thread::scope(|scope| {
+        let child = scope.spawn(|| shell(&script, 0, mounts(&["/"], &[], &[], &[&state])));
+        std::thread::sleep(Duration::from_millis(200));
+        mount::unmount(&state, UnmountFlags::DETACH).unwrap();
+        fs::write(&go, "").unwrap();
+        child.join().unwrap()
+    });
+    assert_eq!((ended.failure, ended.output.as_str()), (None, "2\n1\n"));
+    mount::unmount(shared, UnmountFlags::empty()).unwrap();
+}
+
 // ---- failures
 
 #[test]

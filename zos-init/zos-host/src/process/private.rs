@@ -9,7 +9,8 @@
 //! ```
 //! The namespace is a *slave* of its parent's: mounts that are made there later arrive here too (under what
 //! covers their place), and none that is made here is seen there. For that the parent's tree must be shared
-//! ([`crate::mount::make_shared`]).
+//! ([`crate::mount::make_shared`]). A writable folder that somebody has mounted on already stays that mount: a copy
+//! over it would hide what is mounted there in its place later, and keep alive what is unmounted.
 
 use std::ffi::{CStr, CString};
 use std::fs;
@@ -26,7 +27,8 @@ use crate::error::Result;
 #[derive(Debug)]
 pub struct Mounts {
     pub(super) read_only: Vec<CString>,
-    /// With room for a descriptor each: their mounts as they were before the tree became read-only.
+    /// With room for a descriptor each: their mounts as they were before the tree became read-only. None for
+    /// what is a mount itself.
     pub(super) writable: Vec<(CString, RawFd)>,
     pub(super) private: Vec<CString>,
     pub(super) hidden: Vec<(CString, bool)>,
@@ -67,19 +69,29 @@ impl Mounts {
         mount(None, c"/", None, libc::MS_REC | libc::MS_SLAVE, None)?;
         for (path, kept) in &mut self.writable {
             *kept = clone_tree(path)?;
+            // Asked after that: it may be mounted at any time.
+            if is_writable_mount(path)? {
+                // SAFETY: the descriptor is ours, and used by nobody else.
+                unsafe { libc::close(*kept) };
+                *kept = -1;
+            }
         }
         for path in &self.read_only {
             // Only a mount has flags; a folder becomes one first.
-            match read_only(path) {
+            match set_read_only(path, true) {
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                     mount(Some(path), path, None, libc::MS_BIND | libc::MS_REC, None)?;
-                    read_only(path)?;
+                    set_read_only(path, true)?;
                 }
                 other => other?,
             }
         }
         for (path, kept) in &self.writable {
-            put_tree(*kept, path)?;
+            if *kept == -1 {
+                set_read_only(path, false)?;
+            } else {
+                put_tree(*kept, path)?;
+            }
         }
         for path in &self.private {
             mount(Some(TMPFS), path, Some(TMPFS), DATA, Some(PRIVATE))?;
@@ -136,8 +148,34 @@ fn put_tree(tree: RawFd, path: &CStr) -> io::Result<()> {
     if moved == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Makes a mount and all below it read-only.
-fn read_only(path: &CStr) -> io::Result<()> {
+/// Whether a folder is a mount that takes writes, so that it need be no copy.
+fn is_writable_mount(path: &CStr) -> io::Result<bool> {
+    // linux/stat.h
+    const STATX_ATTR_MOUNT_ROOT: u64 = 0x2000;
+    let mut found = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    let flags = libc::AT_SYMLINK_NOFOLLOW;
+    // SAFETY: a live C string, and a structure of the kernel's size that it fills.
+    let done = unsafe {
+        libc::syscall(libc::SYS_statx, libc::AT_FDCWD, path.as_ptr(), flags, 0, found.as_mut_ptr())
+    };
+    if done == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: zeros are a valid one, and the kernel has filled it.
+    let found = unsafe { found.assume_init() };
+    if found.stx_attributes & STATX_ATTR_MOUNT_ROOT == 0 {
+        return Ok(false);
+    }
+    let mut system = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: a live C string, and a structure that is filled.
+    crate::sys::check(unsafe { libc::statvfs(path.as_ptr(), system.as_mut_ptr()) })?;
+    // SAFETY: as above.
+    let system = unsafe { system.assume_init() };
+    Ok(system.f_flag & libc::ST_RDONLY == 0)
+}
+
+/// Makes a mount and all below it read-only, or that mount alone writable.
+fn set_read_only(path: &CStr, on: bool) -> io::Result<()> {
     // linux/mount.h: struct mount_attr
     #[repr(C)]
     struct Attributes {
@@ -147,15 +185,15 @@ fn read_only(path: &CStr) -> io::Result<()> {
         user_namespace: u64,
     }
     const MOUNT_ATTR_RDONLY: u64 = 1;
-    let attributes =
-        Attributes { set: MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, user_namespace: 0 };
+    let (set, clear) = if on { (MOUNT_ATTR_RDONLY, 0) } else { (0, MOUNT_ATTR_RDONLY) };
+    let attributes = Attributes { set, clear, propagation: 0, user_namespace: 0 };
     // SAFETY: a live C string, and a structure of the size that is passed beside it.
     let done = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             libc::AT_FDCWD,
             path.as_ptr(),
-            libc::AT_RECURSIVE,
+            if on { libc::AT_RECURSIVE } else { 0 },
             &raw const attributes,
             size_of::<Attributes>(),
         )
