@@ -15,7 +15,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use zos_api::local::User;
 use zos_daemon::store::lead::{self as stores, Found, Plan, Written};
 
-use super::set::{Copy, Loss, Set, Write};
+use super::set::{Copy, KEEPERS, Loss, Set, Write};
 use super::{Generation, Here, Lead, Mark, lead};
 
 const POOLS: [&str; 3] = ["p", "q", "r"];
@@ -120,7 +120,7 @@ enum Node {
     /// These headers are to be written first: of those that are set aside, and of the leading one at last.
     Renewing(Vec<Write>),
     Running {
-        set: Set,
+        set: Box<Set>,
         daemons: Vec<Daemon>,
         writing: Option<Write>,
     },
@@ -243,7 +243,7 @@ impl Model {
         let set = Set::new(mark, pools.iter().map(copy).collect());
         let daemon = Daemon { open: false, sequence: 0, held: vec![], doing: Doing::Nothing };
         let daemons = vec![daemon; self.size.stores];
-        world.node = Node::Running { set, daemons, writing: None };
+        world.node = Node::Running { set: Box::new(set), daemons, writing: None };
     }
 
     fn boot(&self, world: &World, word: Option<Generation>) -> World {
@@ -363,7 +363,7 @@ impl Model {
         next: &mut Vec<World>,
     ) {
         let with = |world: &World, set: Set, writing: Option<Write>| World {
-            node: Node::Running { set, daemons: daemons.to_vec(), writing },
+            node: Node::Running { set: Box::new(set), daemons: daemons.to_vec(), writing },
             ..world.clone()
         };
         let serves = |disk: usize, coming: Generation| {
@@ -414,13 +414,12 @@ impl Model {
                 }
                 let mut set = set.clone();
                 set.written(done);
-                for keeper in [User::Storage, User::Identity] {
-                    let copy = set.filling().cloned();
-                    copy.map(|copy| set.joined(&copy.pool, copy.coming, keeper));
-                }
-                if self.size.stores == 1 {
-                    let copy = set.filling().cloned();
-                    copy.map(|copy| set.joined(&copy.pool, copy.coming, USERS[1]));
+                // Those who have no store here are no matter.
+                if let Some(copy) = set.filling().cloned() {
+                    let stores = &USERS[..self.size.stores];
+                    for keeper in KEEPERS.iter().filter(|keeper| !stores.contains(keeper)) {
+                        set.joined(&copy.pool, copy.coming, *keeper);
+                    }
                 }
                 next.push(with(&other, set, None));
             }

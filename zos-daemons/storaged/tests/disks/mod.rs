@@ -100,7 +100,9 @@ pub struct Mounts<'a>(pub &'a Places);
 impl Drop for Mounts<'_> {
     fn drop(&mut self) {
         for mounted in mount::list(&self.0.root).unwrap().into_iter().rev() {
-            if mounted.target.starts_with(&self.0.pools) || mounted.target == self.0.state {
+            if mounted.target.starts_with(&self.0.pools)
+                || [&self.0.state, &self.0.mirror].contains(&&mounted.target)
+            {
                 let _ = mount::unmount(&mounted.target, mount::UnmountFlags::DETACH);
             }
         }
