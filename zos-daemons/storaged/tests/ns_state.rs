@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use disks::{Disk, Mounts, places, with_disks};
@@ -19,11 +20,11 @@ use storaged::keeper::{Event, Keeper};
 use storaged::life::{Life, View};
 use storaged::machine::Node;
 use storaged::{Places, keeper};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use zos_api::local::CallError;
 use zos_api::local::storage::StateCopies;
-use zos_daemon::store::{Copies, Follow, Place, Witness};
-use zos_daemon::{FaultBoard, Reader, Store};
+use zos_daemon::store::{Copies, Follow, Place, Store, Witness};
+use zos_daemon::{FaultBoard, Reader};
 use zos_host::{block, mount};
 
 const NODE: &str = "fgsmiakbzufxbctqdkkpguemah5bhwupbx9bf1rz116jgewspzmo";
@@ -60,7 +61,8 @@ impl Witness for Storaged {
 
 /// A node from a boot until it is dropped, with one daemon that keeps something.
 struct Boot {
-    runtime: Option<tokio::runtime::Runtime>,
+    life: Option<JoinHandle<()>>,
+    stop: Option<oneshot::Sender<()>>,
     view: View,
     store: Option<Store>,
     places: Places,
@@ -68,20 +70,25 @@ struct Boot {
 
 impl Boot {
     fn new(places: &Places, disks: &[&Disk]) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        let none = std::collections::BTreeMap::new();
+        let none = std::iter::empty::<(String, String)>().collect();
         let settings = Reader::config::<keeper::Settings>(&none).0;
         let paths = [&places.state, &places.mirror].map(|path| path.to_str().unwrap().to_owned());
         let keeper = Keeper::new(settings, None, paths, None);
         let care = Care::new(Reader::config(&none).0);
         let (machine, faults) = (Arc::new(Node(places.clone())), FaultBoard::default());
-        let view = {
-            let _within = runtime.enter();
-            let (life, view, _care) = Life::new(keeper, care, places.clone(), machine, faults);
-            runtime.spawn(life.run());
-            view
-        };
-        let mut boot = Self { runtime: Some(runtime), view, store: None, places: places.clone() };
+        let (life, view, _) = Life::new(keeper, care, places.clone(), machine, faults);
+        let (stop, stopped) = oneshot::channel();
+        let life = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                tokio::select! {
+                    () = life.run() => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        let (life, stop) = (Some(life), Some(stop));
+        let mut boot = Self { life, stop, view, store: None, places: places.clone() };
         boot.disks(disks, &[]);
         boot.until("settled", |boot| boot.view.settled.borrow().is_some());
         assert!(boot.view.settled.borrow().as_ref().unwrap().durable);
@@ -147,8 +154,9 @@ impl Boot {
 impl Drop for Boot {
     fn drop(&mut self) {
         self.store = None;
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_timeout(Duration::from_secs(5));
+        drop(self.stop.take());
+        if let Some(life) = self.life.take() {
+            let _ = life.join();
         }
         drop(Mounts(&self.places));
         let _ = fs::remove_dir_all(&self.places.memory);
