@@ -34,6 +34,9 @@ use crate::superblock::{self, Mended};
 /// A smaller disk isn't adopted.
 pub const SMALLEST: u64 = GIB;
 
+/// How long a disk that is given back may be in use still.
+const LET_GO: Duration = Duration::from_secs(10);
+
 /// The subvolumes of a pool: state, images, volumes.
 pub const SUBVOLUMES: [&str; 3] = ["@state", "@images", "@volumes"];
 
@@ -209,6 +212,17 @@ fn exclusive(disk: &block::Disk) -> Result<File, PoolError> {
         .map_err(failed("open for writing", disk))
 }
 
+/// The same, once the daemons whose state lay there have closed their files.
+fn let_go(disk: &block::Disk) -> Result<File, PoolError> {
+    let begun = Instant::now();
+    loop {
+        match exclusive(disk) {
+            Err(_) if begun.elapsed() < LET_GO => std::thread::sleep(Duration::from_millis(50)),
+            result => return result,
+        }
+    }
+}
+
 fn make(
     disk: &block::Disk,
     file: File,
@@ -290,7 +304,7 @@ pub fn release(
     if mount::at(&places.root, &root)?.is_some() {
         mount::unmount(&root, mount::UnmountFlags::empty())?;
     }
-    let file = exclusive(disk)?;
+    let file = let_go(disk)?;
     let wiping = Header { sequence: header.sequence + 1, stage: Stage::Wiping, ..header.clone() };
     lay::mark(&file, &wiping).map_err(failed("mark", disk))?;
     tracing::warn!("{}: wiping it, after pool {}", disk.name, header.pool);

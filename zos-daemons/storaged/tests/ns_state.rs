@@ -16,7 +16,7 @@ use storaged::copies::Generation;
 use storaged::copies::set::KEEPERS;
 use storaged::disk::header::Header;
 use storaged::disk::judge::Verdict;
-use storaged::keeper::{Event, Keeper};
+use storaged::keeper::{DiskKey, Event, Keeper};
 use storaged::life::{Life, View};
 use storaged::machine::Node;
 use storaged::{Places, keeper};
@@ -28,7 +28,8 @@ use zos_daemon::{FaultBoard, Reader};
 use zos_host::{block, mount};
 
 const NODE: &str = "fgsmiakbzufxbctqdkkpguemah5bhwupbx9bf1rz116jgewspzmo";
-const PATIENCE: Duration = Duration::from_secs(60);
+/// What fails is tried again after a minute.
+const PATIENCE: Duration = Duration::from_secs(100);
 
 /// storaged, as far as a store sees it.
 #[derive(Debug)]
@@ -234,5 +235,33 @@ fn the_state_outlives_each_disk_and_a_stale_one_is_brought_up_to_date() {
         let store = Store::open(boot.copies(), "test", &[]).unwrap();
         assert_eq!(store.get::<u32>("t", "a").unwrap(), Some(4));
         assert_eq!(store.repaired().len(), 1);
+    });
+}
+
+#[test]
+fn a_disk_with_one_of_the_copies_is_given_back_while_the_node_runs() {
+    with_disks(|folder| {
+        let (Some(a), Some(b)) = (Disk::new(folder, "a"), Disk::new(folder, "b")) else { return };
+        let places = places(folder);
+        let boot = Boot::new(&places, &[&a, &b]);
+        boot.settle(2);
+        boot.put(1);
+        drop(boot);
+        // The one that is shown first, and read.
+        let boot = Boot::new(&places, &[&a, &b]);
+        boot.settle(2);
+        let first = boot.copies().places[0].pool.clone();
+        let (leaves, coming, stays) =
+            if first == header(&a).pool { (&a, 1, &b) } else { (&b, 2, &a) };
+        let key = DiskKey { name: format!("loop{}", leaves.device.number), coming };
+        boot.news(Event::Release(key));
+        boot.settle(1);
+        boot.until("released", |_| matches!(leaves.judge(), Verdict::Released(_)));
+        boot.put(2);
+        assert!(header(stays).state && !boot.is_mounted(&places.state));
+        drop(boot);
+        let boot = Boot::new(&places, &[leaves, stays]);
+        boot.settle(1);
+        assert_eq!(boot.get(), Some(2));
     });
 }
