@@ -72,7 +72,8 @@ fn unreadable(error: StoreError) -> Look {
 }
 
 fn open(path: &Path) -> Result<(File, Found), redb::Error> {
-    // redb with debug assertions panics at rot where it otherwise tells of it.
+    // redb panics at some rot: mostly with debug assertions alone, but its `unreachable!()` for a page that is neither
+    // leaf nor branch also without (4.5: btree.rs, btree_cursor.rs). This helps only where panics unwind.
     let opened = std::panic::catch_unwind(|| open_sound(path));
     opened.unwrap_or_else(|_| Err(redb::Error::Corrupted("redb panicked".to_owned())))
 }
