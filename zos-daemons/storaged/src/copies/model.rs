@@ -782,7 +782,7 @@ const ONE: Size = Size {
     writes: 2,
     generations: 4,
     comings: 1,
-    states: 100_000,
+    states: 50_000,
 };
 const PAIR: Size = Size { start: Start::Pair, ..ONE };
 const TORN: Size = Size { start: Start::Torn, generations: 5, ..ONE };
