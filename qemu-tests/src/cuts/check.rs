@@ -71,6 +71,7 @@ impl Bench {
             root: SysRoot::host(),
             pools: folder.join("pools"),
             state: folder.join("state"),
+            mirror: folder.join("mirror"),
             memory: folder.join("memory"),
             mkfs: tool("mkfs.btrfs"),
             btrfs: tool("btrfs"),
