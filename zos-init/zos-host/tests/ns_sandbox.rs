@@ -323,7 +323,7 @@ fn what_is_mounted_in_place_of_another_is_seen_and_what_is_unmounted_let_go() {
     one("first");
     let ended = std::thread::scope(|scope| {
         let child = scope.spawn(|| shell(&script, 0, mounts(&["/"], &[&state], &[], &[])));
-        std::thread::sleep(Duration::from_millis(200));
+        until_there(&format!("{state}/x"));
         mount::unmount(&state, UnmountFlags::DETACH).unwrap();
         one("second");
         fs::write(&go, "").unwrap();
@@ -334,18 +334,25 @@ fn what_is_mounted_in_place_of_another_is_seen_and_what_is_unmounted_let_go() {
     // Beneath what hides it, too.
     fs::remove_file(&go).unwrap();
     let script = format!(
-        "grep -c {state} /proc/self/mountinfo; while ! test -e {go}; do sleep 0.01; done; \
+        "grep -c {state} /proc/self/mountinfo; touch {shared}/ready; \
+         while ! test -e {go}; do sleep 0.01; done; \
          grep -c {state} /proc/self/mountinfo"
     );
     let ended = std::thread::scope(|scope| {
-        let child = scope.spawn(|| shell(&script, 0, mounts(&["/"], &[], &[], &[&state])));
-        std::thread::sleep(Duration::from_millis(200));
+        let child = scope.spawn(|| shell(&script, 0, mounts(&["/"], &[shared], &[], &[&state])));
+        until_there(&format!("{shared}/ready"));
         mount::unmount(&state, UnmountFlags::DETACH).unwrap();
         fs::write(&go, "").unwrap();
         child.join().unwrap()
     });
     assert_eq!((ended.failure, ended.output.as_str()), (None, "2\n1\n"));
     mount::unmount(shared, UnmountFlags::empty()).unwrap();
+}
+
+fn until_there(path: &str) {
+    while !Path::new(path).exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 // ---- failures
