@@ -11,12 +11,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use zos_types::machine::Node as NodeView;
 
 use crate::api::{Api, fault};
 use crate::arguments::{SPARE, bus, forward, port};
-use crate::disk::Disk;
 use crate::nic::Nic;
 use crate::node::Node;
 use crate::probe::Probe;
@@ -165,18 +164,31 @@ impl Machine {
         self.hand.as_mut().context("the probe is connected")
     }
 
-    /// Plugs in a disk that the node was started without.
+    /// Plugs in a disk that the node was started without, or that was unplugged.
     pub fn plug(&mut self, id: &str) -> Result<()> {
-        let disks = self.node.disks.clone();
-        let found = disks.iter().enumerate().find(|(_, disk)| disk.id == id && disk.unplugged);
+        let mut disks = self.node.disks.iter_mut().enumerate();
+        let found = disks.find(|(_, disk)| disk.id == id && disk.unplugged);
         let (number, disk) = found.with_context(|| format!("no unplugged disk {id}"))?;
         self.qmp.execute("blockdev-add", disk.blockdev())?;
-        self.plug_device(disk, number)
+        self.qmp.execute("device_add", disk.device(bus(disk, &port(number))))?;
+        disk.unplugged = false;
+        Ok(())
     }
 
-    fn plug_device(&mut self, disk: &Disk, number: usize) -> Result<()> {
-        let port = port(number);
-        self.qmp.execute("device_add", disk.device(bus(disk, &port)))?;
+    /// Unplugs a disk.
+    pub fn unplug(&mut self, id: &str) -> Result<()> {
+        let mut disks = self.node.disks.iter_mut();
+        let found = disks.find(|disk| disk.id == id && !disk.unplugged);
+        let disk = found.with_context(|| format!("no disk {id} is plugged in"))?;
+        let device = format!("disk-{id}");
+        self.qmp.execute("device_del", json!({"id": device}))?;
+        let gone = |event: &Value| {
+            event["event"] == "DEVICE_DELETED" && event["data"]["device"] == device.as_str()
+        };
+        let waited = self.qmp.take_event(gone, SOON);
+        waited.with_context(|| format!("the node does not let go of disk {id}"))?;
+        self.qmp.execute("blockdev-del", json!({"node-name": id}))?;
+        disk.unplugged = true;
         Ok(())
     }
 

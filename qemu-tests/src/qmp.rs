@@ -76,6 +76,21 @@ impl Qmp {
         }
     }
 
+    /// Waits for an event that fits, and takes it out of those that came: the next wait is for the next one.
+    pub fn take_event(
+        &mut self,
+        fits: impl Fn(&Value) -> bool,
+        patience: Duration,
+    ) -> Result<Value> {
+        let end = Instant::now() + patience;
+        loop {
+            if let Some(at) = self.events.iter().position(&fits) {
+                return Ok(self.events.remove(at));
+            }
+            self.line(end)?.with_context(|| format!("no such event in {patience:?}"))?;
+        }
+    }
+
     /// The events so far, oldest first, with those that wait in the socket.
     pub fn events(&mut self) -> &[Value] {
         while let Ok(Some(_)) = self.line(Instant::now() + Duration::from_millis(20)) {}

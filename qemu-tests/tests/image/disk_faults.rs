@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use qemu_tests::api::{Api, fault};
 use qemu_tests::machine::{Machine, SOON};
 use qemu_tests::{Disk, GIB, Interface, MIB, Node, Scene, disk, scene};
-use serde_json::{Value, json};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use zos_types::NodeId;
 use zos_types::status::State;
@@ -215,8 +215,7 @@ fn a_disk_that_vanishes_while_a_vm_writes_costs_nothing_but_itself() {
         let vm = guest(&mut node, address)?;
         let written = write_some(&mut node, vm)?;
 
-        node.qmp().execute("device_del", json!({"id": "disk-data"}))?;
-        node.qmp().wait_event("DEVICE_DELETED", SOON)?;
+        node.unplug("data")?;
         let words = node.wait_fault("storage.disk-gone", SOON)?;
         ensure!(words.contains("connect it again"), "the fault doesn't say what to do: {words}");
         // The rest of the node goes on.

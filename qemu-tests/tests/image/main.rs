@@ -19,6 +19,7 @@
 //!  supervision  bad services, bad unit files and bad callers disturb nobody else
 //!  evidence   a machine that dies comes back, and knows why it died
 //!  disk_faults  disks that vanish, fail, are full, or claim what is another's
+//!  state      the node's key and deployments on two disks: either one is enough
 //!  volumes    each kind of volume on the node's kernel: rot, lost disks, growth, snapshots, moves
 //!  kills      QEMU killed at any moment, and a full boot after each
 //!  care       disks tell how they are, pools are scrubbed, motors rest
@@ -49,6 +50,7 @@ mod powercut;
 mod quarantine;
 mod sandbox;
 mod shares;
+mod state;
 mod supervision;
 mod varlink;
 mod vm;
