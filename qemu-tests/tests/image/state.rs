@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,9 +21,12 @@ use qemu_tests::machine::{Machine, SOON};
 use qemu_tests::{Disk, GIB, Interface, Node, Scene, scene};
 use serde_json::{Value, json};
 use storaged::copies::Mark;
+use storaged::disk::gpt;
 use storaged::disk::header::Header;
 use storaged::disk::judge::{self, Verdict};
 use storaged::disk::read::Reader;
+use zos_host::loopdev::{self, LoopDevice, Options};
+use zos_host::mount::{self, MountFlags, UnmountFlags};
 use zos_types::NodeId;
 
 /// A deployment that nothing but the state knows of: its volume waits for a class of disk, or has it, all the same.
@@ -323,30 +327,28 @@ fn a_state_of_old_gets_its_second_copy_and_one_is_given_back_for_another() {
 
 /// A disk's pool, mounted on this computer.
 struct Mounted {
-    device: zos_host::loopdev::LoopDevice,
+    device: LoopDevice,
     root: PathBuf,
 }
 
 impl Mounted {
     fn new(scene: &Scene, disk: &Disk) -> Result<Self> {
-        use std::os::fd::AsFd as _;
         let file = File::options().read(true).write(true).open(&disk.path)?;
-        let options = zos_host::loopdev::Options { partitions: true, ..Default::default() };
-        let device = zos_host::loopdev::attach(file.as_fd(), "rot", &options)?;
+        let options = Options { offset: gpt::MARGIN, ..Options::default() };
+        let device = loopdev::attach(file.as_fd(), "rot", &options)?;
         let root = scene.dir().join("mounted");
         fs::create_dir_all(&root)?;
         let mounted = Self { device, root };
-        let partition = format!("{}p1", mounted.device.path.display());
-        let flags = zos_host::mount::MountFlags::empty();
-        zos_host::mount::mount(&partition, &mounted.root, "btrfs", flags, "")?;
+        let device = mounted.device.path.display().to_string();
+        mount::mount(&device, &mounted.root, "btrfs", MountFlags::empty(), "")?;
         Ok(mounted)
     }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let _ = zos_host::mount::unmount(&self.root, zos_host::mount::UnmountFlags::empty());
-        let _ = zos_host::loopdev::detach(&self.device.path);
+        let _ = mount::unmount(&self.root, UnmountFlags::empty());
+        let _ = loopdev::detach(&self.device.path);
     }
 }
 
@@ -379,7 +381,8 @@ fn rot_in_one_copy_is_mended_and_in_both_nothing_is_begun_anew() {
         let found = node.wait_ready()?;
         ensure!(found.id == id, "the node was {id} and is {}", found.id);
         there(&twin.api(&node)?, &expected)?;
-        node.wait_fault("provision.state", SOON)?;
+        let words = node.wait_fault("provision.unreadable", SOON)?;
+        ensure!(words.contains("provision.redb.unreadable-1"), "{words}");
         node.power_off()?;
         drop(node);
         {
