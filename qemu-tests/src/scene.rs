@@ -1,7 +1,7 @@
 //! A test: a folder of its own, machines that are started in it, and what to show when it fails.
 //!
 //! ```text
-//!  target/qemu-tests/<name>/          disks, keys
+//!  target/qemu-tests/<name>/          disks, keys, `took`: how many seconds
 //!  target/qemu-tests/<name>/boot-1/   serial.log qmp.log qemu.sh qemu.log *.png
 //! ```
 
@@ -52,7 +52,10 @@ pub struct Scene {
 pub fn scene(name: &str, body: impl FnOnce(&mut Scene) -> Result<()>) {
     let mut scene = Scene::new(&image::project().join("target/qemu-tests").join(name))
         .expect("make the test's folder");
+    let begun = Instant::now();
     let outcome = catch_unwind(AssertUnwindSafe(|| body(&mut scene)));
+    // Beside another test, and with the waits for a place in it: what it costs a run, not what it needs.
+    std::fs::write(scene.dir.join("took"), format!("{}\n", begun.elapsed().as_secs())).ok();
     let reason = match &outcome {
         Ok(Ok(())) => return,
         Ok(Err(error)) => format!("{error:#}"),

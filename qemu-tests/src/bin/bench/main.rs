@@ -4,6 +4,7 @@
 //!  node     our image, direct kernel ─▶ phases, idle memory, each process's share, a VM's overhead
 //!  inits    PID 1, s6 and runit, each with the same services
 //!  disks    in a node: adoption, volumes by the hundred, a VM on each kind of volume beside dm-thin
+//!  state    a durable write of the state on one disk and two, beside redb and fsync
 //!  vms      in a node, turn by turn: zos-vmm | QEMU microvm | QEMU q35: boots, disk, network; isolation of neighbours
 //!  debian   Debian's cloud kernel and stock systemd root, booted the same way
 //!  image    sizes
@@ -18,6 +19,7 @@ mod disks;
 mod figures;
 mod inits;
 mod node;
+mod state;
 mod vms;
 
 use std::process::ExitCode;
@@ -29,7 +31,7 @@ use qemu_tests::{Scene, image};
 use crate::figures::Figures;
 
 /// What can be measured by itself.
-const PARTS: [&str; 6] = ["image", "node", "disks", "vms", "inits", "debian"];
+const PARTS: [&str; 7] = ["image", "node", "state", "disks", "vms", "inits", "debian"];
 
 /// Measures boot, memory, VMs and their peers, and shows them as a table.
 #[derive(Debug, Parser)]
@@ -41,7 +43,7 @@ struct Arguments {
     /// How often each VMM starts a VM.
     #[arg(long, default_value_t = 5)]
     runs: usize,
-    /// Only these parts: image, node, disks, vms, inits, debian.
+    /// Only these parts: image, node, state, disks, vms, inits, debian.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Leave out Debian with systemd (its root is made with mmdebstrap, some 100 MB of packages).
@@ -85,6 +87,9 @@ fn parts(arguments: &Arguments, scene: &mut Scene, figures: &mut Figures) -> Res
     if wanted("node") {
         eprintln!("bench: a node boots");
         node::measure(scene, figures).context("measure a node")?;
+    }
+    if wanted("state") {
+        state::measure(scene, figures).context("measure the state's writes")?;
     }
     if wanted("disks") {
         eprintln!("bench: disks, volumes, and VMs on them");

@@ -358,30 +358,3 @@ fn older(path: &Path, value: u32) {
     transaction.open_table(rows).unwrap().insert("a", value.to_string().as_bytes()).unwrap();
     transaction.commit().unwrap();
 }
-
-/// What a write costs in one folder and in two, beside redb alone: `cargo test --release -p zos-daemon writes_cost --
-/// --ignored --nocapture`, with `TMPDIR` on the disk that is meant.
-#[test]
-#[ignore = "a measurement"]
-fn writes_cost() {
-    let measure = |what: &str, write: &dyn Fn(u32)| {
-        write(0);
-        let begun = std::time::Instant::now();
-        (1..=200).for_each(write);
-        println!("{what}: {:?} a write", begun.elapsed() / 200);
-    };
-    let disks = Disks::new();
-    let rows = redb::TableDefinition::<&str, &[u8]>::new("t");
-    let database = redb::Database::create(disks.root.path().join("plain.redb")).unwrap();
-    measure("redb", &|value| {
-        let transaction = database.begin_write().unwrap();
-        let bytes = serde_json::to_vec(&value).unwrap();
-        transaction.open_table(rows).unwrap().insert("a", &*bytes).unwrap();
-        transaction.commit().unwrap();
-    });
-    let one = disks.open(&["p"]);
-    measure("one folder", &|value| put(&one, value).unwrap());
-    drop(one);
-    let two = disks.open(&["p", "q"]);
-    measure("two folders", &|value| put(&two, value).unwrap());
-}
