@@ -8,6 +8,8 @@ use qemu_tests::probe::Probe;
 use qemu_tests::{GIB, Interface, Node, scene};
 use serde_json::{Value, json};
 
+use crate::vm::{HELLO, running};
+
 /// A motor rests a minute after it was needed last, and that is seen within two more.
 const REST: Duration = Duration::from_secs(300);
 
@@ -98,6 +100,55 @@ fn disks_tell_how_they_are_pools_are_scrubbed_and_motors_rest() {
         ensure!(before == after, "the resting disk was used: {before} then {after}");
         let faults = node.wait_ready()?.faults;
         ensure!(faults.iter().all(|fault| !fault.id.starts_with("care.")), "{faults:#?}");
+        node.power_off()
+    });
+}
+
+/// A disk begins to fail while a VM writes to a volume on it: the volume moves to the other disk, and the disk can go.
+#[test]
+fn a_failing_disk_is_emptied_onto_another_while_its_vm_runs() {
+    scene("care-failing", |scene| {
+        let disks = [scene.disk("one", 4 * GIB)?, scene.disk("two", 4 * GIB)?];
+        let twin = scene.twin("twin")?;
+        let mut node = scene.start(&Node::with_disks(disks.clone()).with_probe())?;
+        node.wait_ready()?;
+        let probe = node.probe()?;
+        // Both pools are there, or the volume would have no choice.
+        until(probe, ("ListPools", "pools"), SOON, |pools| pools.len() == 2)?;
+        twin.api(&node)?.put("hello", HELLO)?;
+        running(&twin.api(&node)?, "hello")?;
+        node.power_off()?;
+        drop(node);
+
+        let mut node = scene.start(&Node::with_disks(disks).with_probe())?;
+        node.wait_ready()?;
+        let pool = |probe: &mut Probe| -> Result<Value> {
+            let volumes = until(probe, ("ListVolumes", "volumes"), SOON, |all| all.len() == 1)?;
+            Ok(volumes[0]["pool"].clone())
+        };
+        let before = pool(node.probe()?)?;
+        let listed = until(node.probe()?, ("ListDisks", "disks"), SOON, |disks| disks.len() == 2)?;
+        let disk =
+            listed.iter().find(|disk| disk["pool"] == before).context("the volume's disk")?;
+        let serial = disk["serial"].as_str().context("a disk has a serial number")?.to_owned();
+        // NVMe 2.0, figure 207 (critical warning), bit 2: the reliability is degraded. storaged asks 20 s after its start.
+        let path = format!("/machine/peripheral/disk-{serial}");
+        let warning = json!({"path": path, "property": "smart_critical_warning", "value": 4});
+        node.qmp().execute("qom-set", warning)?;
+        let words = node.wait_fault("care.disk-failing", SOON)?;
+        println!("a failing disk: {words}");
+        running(&twin.api(&node)?, "hello")?;
+        let end = Instant::now() + 2 * SOON;
+        while pool(node.probe()?)? == before {
+            ensure!(Instant::now() < end, "the volume stays on the failing disk");
+            std::thread::sleep(Duration::from_secs(2));
+        }
+        running(&twin.api(&node)?, "hello")?;
+        twin.api(&node)?.wait_log(("hello", "hello"), "boots: 2", SOON)?;
+        // Now the disk can go, and the next start of the VM is with what it wrote.
+        node.unplug(&serial)?;
+        node.wait_fault("storage.disk-gone", SOON)?;
+        running(&twin.api(&node)?, "hello")?;
         node.power_off()
     });
 }
