@@ -72,8 +72,18 @@ fn vms_share_a_folder_that_outlives_them_and_that_the_node_never_shows() {
         let (head, rest) = SHARES.split_once("[workloads.two]").context("there are two")?;
         let (_, files) = rest.split_once("[workloads.files]").context("there is a share")?;
         let alone = format!("{head}[workloads.files]{files}").replace("version = 1", "version = 2");
+        let size = share(&mut node, one)?["size"].as_u64().context("the share has no size")?;
+        ensure!(size <= GIB, "the share of 1 GiB has {size} bytes");
         api.put("web", &alone)?;
         gone(&mut node, 1)?;
+        // It grows while it is used.
+        let alone = alone.replace("version = 2", "version = 3").replace("\"1GiB\"", "\"2GiB\"");
+        api.put("web", &alone)?;
+        let end = Instant::now() + SOON;
+        while share(&mut node, one)?["size"].as_u64() <= Some(size) {
+            ensure!(Instant::now() < end, "the share doesn't grow");
+            std::thread::sleep(Duration::from_millis(200));
+        }
         starts(&mut node, one, 3)?;
         node.power_off()?;
         drop(node);
@@ -89,7 +99,7 @@ fn vms_share_a_folder_that_outlives_them_and_that_the_node_never_shows() {
         // Taken away, it is gone, and another of its name is empty.
         api.delete("web")?;
         gone(&mut node, 0)?;
-        api.put("web", &alone.replace("version = 2", "version = 3"))?;
+        api.put("web", &alone.replace("version = 3", "version = 4"))?;
         let one = serves(&api, &mut node, "one")?;
         starts(&mut node, one, 1)?;
         node.power_off()

@@ -34,6 +34,9 @@ pub(crate) struct Now {
     /// How many starts are written there now, by us and by others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) starts: Option<u64>,
+    /// Its size in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) size: Option<u64>,
     /// What went wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
@@ -72,7 +75,9 @@ impl Share {
             Ok((start, starts)) => (Some(start), Some(starts), None),
             Err(error) => (self.start.clone().ok(), None, Some(error)),
         };
-        Now { tag: self.tag.clone(), start, starts, error }
+        let system = rustix::fs::statvfs(&self.folder).ok().filter(|_| start.is_some());
+        let size = system.map(|system| system.f_blocks.saturating_mul(system.f_frsize));
+        Now { tag: self.tag.clone(), start, starts, size, error }
     }
 }
 
