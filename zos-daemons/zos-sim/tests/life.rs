@@ -6,9 +6,12 @@ use ed25519_dalek::SigningKey;
 use serde_json::{Value, json};
 use zos_api::client::{Client, ClientError};
 use zos_api::local::init::{KillUnit, ListUnits, UnitKind, UnitState};
-use zos_api::local::storage::ListVolumes;
-use zos_daemon::Bus;
+use zos_api::local::storage::{
+    AdoptDisk, ListDisks, ListVolumes, PlanAdoption, PlanRelease, ReleaseDisk,
+};
+use zos_daemon::{Bus, CallError};
 use zos_sim::{Fleet, Options};
+use zos_types::disk::Role;
 use zos_types::machine::Node;
 use zos_types::status::State;
 use zos_types::{Name, WorkloadName};
@@ -174,6 +177,32 @@ async fn faults_of_the_machine_are_shown_and_have_their_effect() {
     check("no-network", &["net.no-carrier"]).await;
     let none = check("no-disk", &["storage.no-disk", "identity.ephemeral"]).await;
     assert!(none.client.node().await.unwrap().ephemeral);
+}
+
+/// The same words as on a machine: the plan's hash, and nothing with another one.
+#[tokio::test]
+async fn somebodys_disk_is_adopted_by_its_plan_and_given_back() {
+    let place = Place::new(&["disk-foreign"]).await;
+    let (bus, disk) = (place.bus(), "sdz".to_owned());
+    let plan = bus.call(PlanAdoption { disk: disk.clone() }).await.unwrap();
+    let wrong = AdoptDisk { disk: disk.clone(), plan: "0".repeat(plan.hash.len()) };
+    assert!(matches!(bus.call(wrong).await, Err(CallError::Conflict { .. })));
+    bus.call(AdoptDisk { disk: disk.clone(), plan: plan.hash }).await.unwrap();
+    let role = async || {
+        let disks = bus.call(ListDisks {}).await.unwrap().disks;
+        disks.into_iter().find(|found| found.name == disk).unwrap().role
+    };
+    assert_eq!(role().await, Role::Ours);
+    assert!(!place.faults().await.contains(&"storage.foreign-disk:sdz".to_owned()));
+    let plan = bus.call(PlanRelease { disk: disk.clone() }).await.unwrap();
+    bus.call(ReleaseDisk { disk: disk.clone(), plan: plan.hash }).await.unwrap();
+    for _ in 0..200 {
+        if role().await == Role::Empty {
+            return place.fleet.end().await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the disk is not given back: {:?}", role().await);
 }
 
 /// As a test does it: by the sockets of the node.
