@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError, TableHandle};
 
 use super::lead::Found;
+use super::opening::{self, Deadly, Opening};
 use super::{Op, StoreError};
 
 /// A table of ours beside the daemon's own; their names do not begin with `_`.
@@ -58,7 +59,13 @@ pub(super) fn look(folder: &Path, name: &str) -> Result<Look, StoreError> {
         });
         return Ok(Look { found, file: None, error });
     }
-    match open(&path) {
+    let opening = match Opening::begin(&path) {
+        Ok(opening) => opening,
+        Err(Deadly(times)) => return Ok(unreadable(StoreError::Deadly { path, times })),
+    };
+    let opened = open(&path);
+    drop(opening);
+    match opened {
         Ok((file, found)) => Ok(Look { found, file: Some(file), error: None }),
         Err(redb::Error::DatabaseAlreadyOpen) => {
             Err(database(&path, redb::Error::DatabaseAlreadyOpen))
@@ -72,8 +79,7 @@ fn unreadable(error: StoreError) -> Look {
 }
 
 fn open(path: &Path) -> Result<(File, Found), redb::Error> {
-    // redb panics at some rot: mostly with debug assertions alone, but its `unreachable!()` for a page that is neither
-    // leaf nor branch also without (4.5: btree.rs, btree_cursor.rs). This helps only where panics unwind.
+    // redb panics at some rot. Where panics unwind this tells of it at once; where they end the program, the mark does.
     let opened = std::panic::catch_unwind(|| open_sound(path));
     opened.unwrap_or_else(|_| Err(redb::Error::Corrupted("redb panicked".to_owned())))
 }
@@ -150,6 +156,7 @@ fn place_whole(
     write().map_err(|e| database(&fresh, e))?;
     fs::File::open(&fresh).and_then(|f| f.sync_all()).map_err(file)?;
     fs::rename(&fresh, &path).map_err(file)?;
+    opening::replaced(&path);
     fs::File::open(folder).and_then(|f| f.sync_all()).map_err(file)?;
     let opened = Database::open(&path).map_err(|e| database(&path, e))?;
     Ok(File { path, database: opened })

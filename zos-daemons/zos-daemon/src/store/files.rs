@@ -16,6 +16,7 @@ use zos_api::local::CallError;
 
 use super::StoreError;
 use super::copies::{Copies, Follow, Place};
+use super::opening;
 
 /// Whether a file's content is whole, by its name.
 pub type Sound = fn(&str, &[u8]) -> bool;
@@ -161,8 +162,10 @@ fn list(folder: &Path) -> io::Result<Vec<String>> {
     for entry in entries {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
-        if entry.file_type()?.is_file() && !name.ends_with(".new") && !name.contains(".unreadable-")
-        {
+        let beside = name.ends_with(".new")
+            || name.ends_with(opening::ENDING)
+            || name.contains(".unreadable-");
+        if entry.file_type()?.is_file() && !beside {
             names.push(name);
         }
     }

@@ -13,6 +13,7 @@ mod copies;
 mod file;
 pub mod files;
 pub mod lead;
+mod opening;
 
 use std::io;
 use std::path::PathBuf;
@@ -62,6 +63,14 @@ pub enum StoreError {
         found: u32,
         /// The schema that this program reads.
         wanted: u32,
+    },
+    /// Reading the file ended this program, so often in this boot. It is read again after the next boot.
+    #[error("store {path}: this program died {times} times in this boot while it read the file")]
+    Deadly {
+        /// Which file.
+        path: PathBuf,
+        /// How often.
+        times: u32,
     },
     /// Something was kept, and none of its copies can be read. Nothing is touched.
     #[error(
@@ -504,5 +513,7 @@ fn value(path: &std::path::Path, table: &str, key: &str, source: serde_json::Err
     StoreError::Value { path: path.to_owned(), table: table.into(), key: key.into(), source }
 }
 
+#[cfg(test)]
+mod rot_tests;
 #[cfg(test)]
 mod tests;
