@@ -228,11 +228,12 @@ impl Life {
             self.volumes.set_header(header);
         }
         let (jobs, wake) = self.keeper.handle(self.now(), event);
+        // Before anything is begun: a storaged that starts again knows each place where something is shown.
+        self.remember();
         for job in jobs {
             self.start(job);
         }
         self.drop_gone().await;
-        self.remember();
         self.disks.send_if_modified(|disks| replace(disks, self.keeper.disks()));
         self.seen.send_if_modified(|seen| replace(seen, self.present()));
         self.node.send_if_modified(|node| replace(node, self.keeper.node()));

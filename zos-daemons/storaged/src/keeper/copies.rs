@@ -76,10 +76,11 @@ impl Keeper {
 
     pub(super) fn known_copies(&self) -> Vec<KnownCopy> {
         let Some(set) = &self.copies.set else { return self.copies.known.clone() };
-        let all = set.members().iter().chain(set.filling());
-        let known = all.filter_map(|copy| {
-            let place = *self.copies.places.get(&copy.pool)?;
-            Some(KnownCopy { pool: copy.pool.clone(), coming: copy.coming, place })
+        let used = set.members().iter().chain(set.filling()).map(|copy| &copy.pool);
+        let lost = self.copies.places.keys().filter(|pool| set.coming(pool).is_none());
+        let known = used.chain(lost).filter_map(|pool| {
+            let place = *self.copies.places.get(pool)?;
+            Some(KnownCopy { pool: pool.clone(), coming: set.coming(pool), place })
         });
         known.collect()
     }
@@ -92,8 +93,9 @@ impl Keeper {
 
     /// Whether a pool carries the state that is in use.
     pub(super) fn is_copy(&self, pool: &str) -> bool {
-        let known = self.copies.known.iter().any(|copy| copy.pool == pool);
-        known || self.copies.set.as_ref().is_some_and(|set| set.coming(pool).is_some())
+        let is_it = |copy: &KnownCopy| copy.pool == pool && copy.coming.is_some();
+        self.copies.known.iter().any(is_it)
+            || self.copies.set.as_ref().is_some_and(|set| set.coming(pool).is_some())
     }
 
     /// At a boot: the state is served from these from now on.
@@ -294,7 +296,7 @@ impl Keeper {
                 jobs.extend(lead.second.map(|pool| Job::Show(pool, 1)));
             }
             Phase::Settled { pool: Some(_) } => {
-                self.resume(jobs);
+                self.resume(now, jobs, wake);
                 self.see_losses(now);
                 self.write_next(jobs);
                 self.hide_lost(jobs);
@@ -307,7 +309,7 @@ impl Keeper {
     }
 
     /// After a restart of storaged: the copies that it knew, by what their headers say now.
-    fn resume(&mut self, jobs: &mut Vec<Job>) {
+    fn resume(&mut self, now: Duration, jobs: &mut Vec<Job>, wake: &mut Option<Duration>) {
         if self.copies.set.is_some() || self.copies.known.is_empty() || !self.listed {
             return;
         }
@@ -321,9 +323,15 @@ impl Keeper {
         if !self.entries.values().all(read) {
             return;
         }
-        let open = |copy: &&KnownCopy| self.holder(&copy.pool).is_some_and(Entry::is_open);
-        let known: Vec<KnownCopy> = self.copies.known.iter().filter(open).cloned().collect();
+        let used = |copy: &KnownCopy| {
+            let coming =
+                copy.coming.filter(|_| self.holder(&copy.pool).is_some_and(Entry::is_open));
+            coming.map(|coming| Copy { pool: copy.pool.clone(), coming })
+        };
+        let known: Vec<Copy> = self.copies.known.iter().filter_map(used).collect();
         let headers = known.iter().filter_map(|copy| self.header_of(&copy.pool));
+        // One that says it carries none was lost, and is no history of its own.
+        let headers = headers.filter(|header| header.state);
         let headers: Vec<&Header> = headers.collect();
         let marks: Vec<Mark> = headers.iter().map(|header| Mark::of(header)).collect();
         let here = headers.iter().zip(&marks).map(|(header, mark)| Here {
@@ -337,19 +345,20 @@ impl Keeper {
             return;
         };
         if let Some(mark) = renewed {
-            self.inscribe_first(&pools[0], mark, jobs);
+            match self.copies.again.get(&pools[0]) {
+                Some(again) if *again > now => sooner(wake, *again),
+                _ => self.inscribe_first(&pools[0], mark, jobs),
+            }
             return;
         }
         let Some(mark) = self.header_of(&pools[0]).map(Mark::of) else { return };
-        let members = known.iter().filter(|copy| pools.contains(&copy.pool));
-        let members: Vec<KnownCopy> = members.cloned().collect();
+        let members = known.into_iter().filter(|copy| pools.contains(&copy.pool)).collect();
         // Also of those that are no copies any more: they are shown still.
         for copy in std::mem::take(&mut self.copies.known) {
             self.copies.places.insert(copy.pool.clone(), copy.place);
             self.note_disk(&copy.pool);
         }
-        let members = members.into_iter().map(|c| Copy { pool: c.pool, coming: c.coming });
-        self.copies.set = Some(Set::new(mark, members.collect()));
+        self.copies.set = Some(Set::new(mark, members));
     }
 
     /// Copies whose disks went.

@@ -1,5 +1,7 @@
 //! The state's copies over boots, losses and returns, with a keeper's jobs done by the test.
 
+use std::cell::RefCell;
+
 use zos_api::local::storage::StateCopies;
 
 use super::tests::{Machine, X, disk, node, state};
@@ -292,9 +294,8 @@ fn a_restarted_storaged_knows_the_copies_again() {
     let disks = ["nvme0n1", "sda"].map(|name| (0, name, first.disks[name].2.clone()));
     let restart = |disks: &[(u64, &str, Verdict)]| {
         let mut next = Machine::new(Wanted::Unsaid, disks);
-        let memory = serde_json::from_str(&memory).unwrap();
-        let paths = ["/state".into(), "/mirror".into()];
-        next.keeper = Keeper::new(next.keeper.settings, None, paths, memory);
+        next.remember(&memory);
+        next.restart();
         assert!(next.keeper.copies().is_none());
         next.until(1);
         next
@@ -306,6 +307,128 @@ fn a_restarted_storaged_knows_the_copies_again() {
     let one = restart(&disks[1..]);
     assert_eq!(one.written, ["whole 2 sda 66"]);
     assert_eq!(copies(&one), [("66 /mirror".into(), true)]);
+    // Nothing is told before that is written, and what can't be is tried again later.
+    let mut fails = Machine::new(Wanted::Unsaid, &disks[1..]);
+    fails.remember(&memory);
+    fails.restart();
+    fails.fails.push("write sda".into());
+    fails.wait(50);
+    assert!(fails.keeper.copies().is_none() && fails.written.is_empty());
+    fails.fails.clear();
+    fails.wait(20);
+    assert_eq!(copies(&fails), [("66 /mirror".into(), true)]);
+}
+
+/// What is told is what is shown, each at its place, and nothing else.
+fn assert_shown(machine: &Machine, when: &str) {
+    let told = machine.keeper.copies().unwrap_or_else(|| panic!("{when}: nothing is known"));
+    let told = told.copies.into_iter().map(|copy| (usize::from(copy.path == "/mirror"), copy.pool));
+    let told: std::collections::BTreeMap<usize, String> = told.collect();
+    assert_eq!(machine.shown, told, "{when}");
+}
+
+/// storaged dies after each single step of what `begin` brings about, in each machine that `make` makes.
+fn die_in_between(
+    what: &str,
+    make: &dyn Fn() -> Machine,
+    begin: &dyn Fn(&mut Machine),
+    after: &dyn Fn(&mut Machine, &str),
+) {
+    for steps in 0.. {
+        let mut machine = make();
+        machine.dies = Some(steps);
+        begin(&mut machine);
+        let done = machine.dies != Some(0);
+        machine.restart();
+        machine.wait(3);
+        let when = format!("{what}, after {steps} steps");
+        assert_shown(&machine, &when);
+        after(&mut machine, &when);
+        if done {
+            assert!(steps > 2, "{when}");
+            return;
+        }
+    }
+}
+
+/// Both copies are there again, in the end.
+fn recovers(machine: &mut Machine, when: &str) {
+    machine.wait(65);
+    assert_shown(machine, when);
+    join(machine);
+    machine.wait(1);
+    assert_shown(machine, when);
+    let told = machine.keeper.copies().unwrap().copies;
+    assert!(told.len() == 2 && told.iter().all(|copy| copy.current), "{when}: {told:?}");
+    assert!(machine.faults().is_empty(), "{when}: {:?}", machine.faults());
+}
+
+#[test]
+fn a_storaged_that_dies_over_a_loss_goes_on_with_it() {
+    let whole = || {
+        let mut machine = pair();
+        join(&mut machine);
+        machine
+    };
+    for (n, name) in [(0, "nvme0n1"), (1, "sda")] {
+        let fails = |machine: &mut Machine| {
+            let told = machine.keeper.copies().unwrap().copies.remove(n);
+            machine.event(Event::StateLost(told.pool, told.coming, "I/O error".into()));
+        };
+        die_in_between(&format!("{name} fails"), &whole, &fails, &recovers);
+        let away = RefCell::new(None);
+        let goes = |machine: &mut Machine| *away.borrow_mut() = Some(unplug(machine, name));
+        let comes = |machine: &mut Machine, when: &str| {
+            assert_eq!(machine.shown.len(), 1, "{when}");
+            machine.disks.insert(name.into(), away.take().unwrap());
+            recovers(machine, when);
+        };
+        die_in_between(&format!("{name} goes"), &whole, &goes, &comes);
+        // The disk is given back: nothing of it may be shown when it is wiped.
+        let leaves = |machine: &mut Machine| {
+            let key = machine.keeper.entries[name].key.clone();
+            machine.event(Event::Release(key));
+        };
+        let left = |machine: &mut Machine, when: &str| {
+            // A word that storaged died over is said again.
+            if !machine.written.contains(&format!("leave {name}")) {
+                leaves(machine);
+            }
+            machine.wait(70);
+            assert!(machine.written.contains(&format!("wipe {name}")), "{when}");
+            assert_shown(machine, when);
+        };
+        die_in_between(&format!("{name} leaves"), &whole, &leaves, &left);
+    }
+}
+
+#[test]
+fn a_storaged_that_dies_over_a_join_goes_on_with_it() {
+    let comes = |machine: &mut Machine| {
+        machine.disks.insert("sda".into(), (0, disk("sda", 8), Verdict::Empty));
+        machine.wait(1);
+    };
+    let alone = || {
+        let mut machine = Machine::new(Wanted::Unsaid, &[(0, "nvme0n1", Verdict::Empty)]);
+        machine.until(6);
+        machine.identity(X);
+        machine
+    };
+    die_in_between("sda comes", &alone, &comes, &recovers);
+    die_in_between("all join", &pair, &join, &recovers);
+    // It goes before it has all, or right after.
+    let away = RefCell::new(None);
+    let back = |machine: &mut Machine, when: &str| {
+        machine.disks.insert("sda".into(), away.take().unwrap());
+        recovers(machine, when);
+    };
+    let joins_and_goes = |machine: &mut Machine| {
+        join(machine);
+        *away.borrow_mut() = Some(unplug(machine, "sda"));
+    };
+    die_in_between("sda goes when all have joined", &pair, &joins_and_goes, &back);
+    let goes = |machine: &mut Machine| *away.borrow_mut() = Some(unplug(machine, "sda"));
+    die_in_between("sda goes while it is filled", &pair, &goes, &back);
 }
 
 #[test]

@@ -276,13 +276,13 @@ pub struct Memory {
     pub copies: Vec<KnownCopy>,
 }
 
-/// A copy of the state that is in use.
+/// A copy of the state that is shown.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct KnownCopy {
     /// Its pool.
     pub pool: String,
-    /// Which coming of the pool.
-    pub coming: Generation,
+    /// Which coming of the pool is in use; none: the copy is lost, and its place is still to be emptied.
+    pub coming: Option<Generation>,
     /// At which of the state's places it is shown.
     pub place: usize,
 }

@@ -52,6 +52,10 @@ pub(super) struct Machine {
     pub(super) shown: BTreeMap<usize, String>,
     /// What each try to empty a pool leaves on it, the last first.
     left: Vec<String>,
+    /// What storaged remembers over a restart.
+    kept: Option<Memory>,
+    /// After how many steps more storaged dies; none: it lives.
+    pub(super) dies: Option<usize>,
 }
 
 impl Machine {
@@ -72,7 +76,30 @@ impl Machine {
             fails: Vec::new(),
             shown: BTreeMap::new(),
             left: Vec::new(),
+            kept: None,
+            dies: None,
         }
+    }
+
+    /// What an earlier storaged of this boot left.
+    pub(super) fn remember(&mut self, memory: &str) {
+        self.kept = serde_json::from_str(memory).unwrap();
+    }
+
+    /// storaged starts again in the same boot.
+    pub(super) fn restart(&mut self) {
+        let memory = serde_json::to_string(&self.kept).unwrap();
+        self.remember(&memory);
+        let paths = ["/state".into(), "/mirror".into()];
+        self.keeper = Keeper::new(self.keeper.settings, None, paths, self.kept.clone());
+        self.dies = None;
+    }
+
+    /// Whether storaged lives to do one thing more.
+    fn step(&mut self) -> bool {
+        let lives = self.dies != Some(0);
+        self.dies = self.dies.map(|steps| steps.saturating_sub(1));
+        lives
     }
 
     /// Lives until this second.
@@ -86,11 +113,32 @@ impl Machine {
         }
     }
 
+    /// Lives so many seconds more.
+    pub(super) fn wait(&mut self, seconds: u64) {
+        self.until(self.now + seconds);
+    }
+
     pub(super) fn event(&mut self, event: Event) {
         let mut events = vec![event];
+        if self.dies == Some(0) {
+            return;
+        }
         while let Some(event) = events.pop() {
             let (jobs, _) = self.keeper.handle(Duration::from_secs(self.now), event);
-            events.extend(jobs.into_iter().filter_map(|job| self.work(job)));
+            // As `Life` does it: what is remembered first.
+            let memory = self.keeper.memory();
+            if memory != self.kept {
+                if !self.step() {
+                    return;
+                }
+                self.kept = memory;
+            }
+            for job in jobs {
+                if !self.step() {
+                    return;
+                }
+                events.extend(self.work(job));
+            }
         }
     }
 
