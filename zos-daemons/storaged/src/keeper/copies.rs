@@ -435,7 +435,8 @@ impl Keeper {
 
     /// Whether a pool is or was a copy whose place is shown still.
     pub(super) fn is_shown(&self, pool: &str) -> bool {
-        self.copies.places.contains_key(pool)
+        let known = self.copies.known.iter().any(|copy| copy.pool == pool);
+        known || self.copies.places.contains_key(pool)
     }
 
     /// Another pool becomes a copy when one is missed: one that was, solid state before rotating, the larger.

@@ -307,6 +307,16 @@ fn a_restarted_storaged_knows_the_copies_again() {
     let one = restart(&disks[1..]);
     assert_eq!(one.written, ["whole 2 sda 66"]);
     assert_eq!(copies(&one), [("66 /mirror".into(), true)]);
+    // What it remembers is older, as its folder was full: this disk says since that it carries none.
+    let gone = unplug(&mut first, "sda");
+    first.disks.insert("sdb".into(), (0, disk("sdb", 8), Verdict::Empty));
+    first.wait(1);
+    join(&mut first);
+    first.disks.insert("sda".into(), gone);
+    first.wait(3);
+    assert_eq!(first.written.last().unwrap(), "record sda 65+67");
+    let old = restart(&["nvme0n1", "sda"].map(|name| (0, name, first.disks[name].2.clone())));
+    assert_eq!(copies(&old)[0], ("65 /state".into(), true));
     // Nothing is told before that is written, and what can't be is tried again later.
     let mut fails = Machine::new(Wanted::Unsaid, &disks[1..]);
     fails.remember(&memory);
@@ -334,19 +344,21 @@ fn die_in_between(
     begin: &dyn Fn(&mut Machine),
     after: &dyn Fn(&mut Machine, &str),
 ) {
-    for steps in 0.. {
-        let mut machine = make();
-        machine.dies = Some(steps);
-        begin(&mut machine);
-        let done = machine.dies != Some(0);
-        machine.restart();
-        machine.wait(3);
-        let when = format!("{what}, after {steps} steps");
-        assert_shown(&machine, &when);
-        after(&mut machine, &when);
-        if done {
-            assert!(steps > 2, "{when}");
-            return;
+    for turned in [false, true] {
+        for steps in 0.. {
+            let mut machine = make();
+            (machine.dies, machine.turned) = (Some(steps), turned);
+            begin(&mut machine);
+            let done = machine.dies != Some(0);
+            machine.restart();
+            machine.wait(3);
+            let when = format!("{what}, after {steps} steps");
+            assert_shown(&machine, &when);
+            after(&mut machine, &when);
+            if done {
+                assert!(steps > 2, "{when}");
+                break;
+            }
         }
     }
 }

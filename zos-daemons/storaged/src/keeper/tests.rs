@@ -56,6 +56,8 @@ pub(super) struct Machine {
     kept: Option<Memory>,
     /// After how many steps more storaged dies; none: it lives.
     pub(super) dies: Option<usize>,
+    /// Whether the last of the jobs that are begun at once is done first.
+    pub(super) turned: bool,
 }
 
 impl Machine {
@@ -78,6 +80,7 @@ impl Machine {
             left: Vec::new(),
             kept: None,
             dies: None,
+            turned: false,
         }
     }
 
@@ -124,7 +127,7 @@ impl Machine {
             return;
         }
         while let Some(event) = events.pop() {
-            let (jobs, _) = self.keeper.handle(Duration::from_secs(self.now), event);
+            let (mut jobs, _) = self.keeper.handle(Duration::from_secs(self.now), event);
             // As `Life` does it: what is remembered first.
             let memory = self.keeper.memory();
             if memory != self.kept {
@@ -132,6 +135,10 @@ impl Machine {
                     return;
                 }
                 self.kept = memory;
+            }
+            // They are begun at once, so any of them may be done first.
+            if self.turned {
+                jobs.reverse();
             }
             for job in jobs {
                 if !self.step() {

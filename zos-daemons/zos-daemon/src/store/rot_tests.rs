@@ -18,10 +18,11 @@ use super::*;
 
 /// Bytes of the store that [`fill`] makes, and what is flipped in them, at which redb 4.5 panics without debug
 /// assertions too, one for each of its lines that the search found.
-const DEADLY: [(usize, u8); 12] = [
+const DEADLY: [(usize, u8); 14] = [
     (12_288, 0x01),
     (12_290, 0x02),
     (12_294, 0x02),
+    (12_613, 0xd0),
     (16_384, 0x01),
     (16_388, 0x01),
     (16_394, 0x02),
@@ -31,6 +32,7 @@ const DEADLY: [(usize, u8); 12] = [
     (57_360, 0x01),
     (57_360, 0x80),
     (57_365, 0x01),
+    (57_525, 0xad),
 ];
 
 /// Where the child finds its folders.
