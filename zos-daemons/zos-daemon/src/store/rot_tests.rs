@@ -1,8 +1,8 @@
 //! Rot at which redb panics: found by a search, and outlived where a panic ends the program.
 //!
 //! ```text
-//!  a small store ─ one byte flipped ─▶ look ─▶ whole: all is there, and can be written
-//!                                          └─▶ unreadable, told or by a panic: the other copy mends it
+//!  a byte, a sector, a page rots ─▶ look ─▶ whole: all is there, and can be written
+//!                                       └─▶ unreadable, told or by a panic: the other copy mends it
 //!
 //!  a process that a panic ends ─▶ dies ─▶ dies ─▶ mends it
 //! ```
@@ -38,8 +38,8 @@ const DEADLY: [(usize, u8); 14] = [
 /// Where the child finds its folders.
 const FOLDERS: &str = "ZOS_TEST_FOLDERS";
 
-/// How many bytes the search flips.
-const FLIPS: &str = "ZOS_ROT_FLIPS";
+/// How often the search lets it rot.
+const ROT: &str = "ZOS_ROT";
 
 /// The same bytes each time: branches, leaves, what was deleted, a second table.
 fn fill(folder: &Path) -> PathBuf {
@@ -245,10 +245,10 @@ fn what_is_deadly_makes_redb_panic() {
     }
 }
 
-/// `ZOS_ROT_FLIPS=100000 cargo test -p zos-daemon one_flipped_byte -- --nocapture` goes further.
+/// `ZOS_ROT=100000 cargo test -p zos-daemon rot_is_told -- --nocapture` goes further.
 #[test]
-fn one_flipped_byte_is_told_or_loses_nothing() {
-    let flips = std::env::var(FLIPS).map_or(500, |flips| flips.parse().unwrap());
+fn rot_is_told_or_loses_nothing() {
+    let times = std::env::var(ROT).map_or(500, |times| times.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let file = fill(folder.path());
     let closed = fs::read(&file).unwrap();
@@ -256,7 +256,13 @@ fn one_flipped_byte_is_told_or_loses_nothing() {
     let store = Store::open(folder.path(), "test", &[]).unwrap();
     store.write(|w| w.put("single", "a", &2)).unwrap();
     let open = fs::read(&file).unwrap();
+    // With leaves of several pages.
+    let large = |w: &mut Write| {
+        (0..12).try_for_each(|i| w.put("large", &format!("{i:04}"), &"y".repeat(1000 * i)))
+    };
+    store.write(large).unwrap();
     drop(store);
+    let large = fs::read(&file).unwrap();
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
     let mut draw = |below: usize| {
         // xorshift64 (Marsaglia 2003): the same order each time
@@ -266,18 +272,33 @@ fn one_flipped_byte_is_told_or_loses_nothing() {
         usize::try_from(seed % below as u64).unwrap()
     };
     let (mut whole, mut unreadable) = (0, 0);
-    for flip in 0..flips {
-        let clean = if flip % 2 == 0 { &closed } else { &open };
-        // Half of them where a page says what it is.
-        let page = draw(clean.len() / 4096) * 4096;
-        let at = page + draw(if flip % 4 < 2 { 32 } else { 4096 });
-        let bits = u8::try_from(draw(255) + 1).unwrap();
+    for time in 0..times {
+        let clean = [&closed, &open, &large][time % 3];
         let mut rotten = clean.clone();
-        rotten[at] ^= bits;
+        let page = draw(clean.len() / 4096) * 4096;
+        let what = match draw(8) {
+            0 => {
+                let at = page + draw(8) * 512;
+                rotten[at..at + 512].fill(0);
+                format!("{at}: a sector is zeros")
+            }
+            1 => {
+                let from = draw(clean.len() / 4096) * 4096;
+                rotten.copy_within(from..from + 4096, page);
+                format!("{page}: the page of {from}")
+            }
+            // Half of them where a page says what it is.
+            how => {
+                let at = page + draw(if how % 2 == 0 { 32 } else { 4096 });
+                let bits = u8::try_from(draw(255) + 1).unwrap();
+                rotten[at] ^= bits;
+                format!("{at}: ^{bits:#x}")
+            }
+        };
         fs::write(&file, rotten).unwrap();
         let looked = look(folder.path(), "test").unwrap();
         let Some(kept) = looked.file else {
-            assert_eq!(looked.found, Found::Unreadable, "{at} ^{bits:#x}");
+            assert_eq!(looked.found, Found::Unreadable, "{what}");
             unreadable += 1;
             continue;
         };
@@ -296,11 +317,11 @@ fn one_flipped_byte_is_told_or_loses_nothing() {
             drop(kept);
             (rows.len(), single)
         }));
-        let used = used.unwrap_or_else(|_| panic!("{at} ^{bits:#x} passes the look and panics"));
-        assert_eq!(used, (90, Some(b"2".to_vec())), "{at} ^{bits:#x}");
+        let used = used.unwrap_or_else(|_| panic!("{what} passes the look and panics"));
+        assert_eq!(used, (90, Some(b"2".to_vec())), "{what}");
         let again = look(folder.path(), "test").unwrap().found;
-        assert_eq!(again, Found::Whole { schema: 1, sequence: 100 }, "{at} ^{bits:#x}");
+        assert_eq!(again, Found::Whole { schema: 1, sequence: 100 }, "{what}");
     }
-    println!("{flips} flips: {whole} whole, {unreadable} unreadable");
+    println!("{times} times: {whole} whole, {unreadable} unreadable");
     assert!(whole > 0 && unreadable > 0);
 }
