@@ -267,6 +267,23 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_beside_the_files_is_no_file() {
+        let root = tempfile::tempdir().unwrap();
+        let (p, q) = (root.path().join("p"), root.path().join("q"));
+        for folder in [&p, &q] {
+            fs::create_dir(folder).unwrap();
+        }
+        for name in ["key", "a.new", "a.redb.opening", "a.unreadable-1"] {
+            fs::write(p.join(name), "ok").unwrap();
+        }
+        let mut copies = Copies::from(p.as_path());
+        copies.places = vec![place(&p, true), place(&q, true)];
+        Files::new(copies, sound).settle().unwrap();
+        assert_eq!(list(&q).unwrap(), ["key"]);
+        assert_eq!(fs::read_dir(&q).unwrap().count(), 1);
+    }
+
+    #[test]
     fn a_place_that_fails_is_lost_only_when_somebody_notes_it() {
         let root = tempfile::tempdir().unwrap();
         let (p, q) = (root.path().join("p"), root.path().join("q"));

@@ -10,6 +10,7 @@
 //! one: another copy mends it, and what lay there is kept beside it; or it is left as it is.
 
 mod copies;
+mod error;
 mod file;
 pub mod files;
 pub mod lead;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use copies::{Copies, Follow, Place, State, Witness};
+pub use error::StoreError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -30,85 +32,6 @@ use self::lead::{Found, Plan, Written};
 
 /// Steps from schema 1 to 2, from 2 to 3 and so on: a daemon's schema is one more than it has steps.
 pub type Migrations = &'static [fn(&mut Migration<'_>) -> Result<(), StoreError>];
-
-/// Why a store could not be opened, read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The database says no: a corrupt file, a full disk, a second opener.
-    #[error("store {path}")]
-    Database {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: Box<redb::Error>,
-    },
-    /// The file system says no.
-    #[error("store {path}")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The store was written by a later version of the daemon. It is left as it is, and so is its other copy.
-    #[error(
-        "store {path} has schema {found}, this version reads {wanted}; a later version reads it"
-    )]
-    Schema {
-        /// Which file.
-        path: PathBuf,
-        /// The schema that it was written with.
-        found: u32,
-        /// The schema that this program reads.
-        wanted: u32,
-    },
-    /// Reading the file ended this program, so often in this boot. It is read again after the next boot.
-    #[error("store {path}: this program died {times} times in this boot while it read the file")]
-    Deadly {
-        /// Which file.
-        path: PathBuf,
-        /// How often.
-        times: u32,
-    },
-    /// Something was kept, and none of its copies can be read. Nothing is touched.
-    #[error(
-        "store {path} can't be read, nor any other copy of it; it is left as it is. \
-         Connect the other state disk, or restore the file"
-    )]
-    Unreadable {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: Box<StoreError>,
-    },
-    /// A copy failed, and that could not be noted: the write may be there or not.
-    #[error("store {path}: the copy on pool {pool} failed, and storaged could not note it")]
-    Doubt {
-        /// Which file.
-        path: PathBuf,
-        /// The copy's pool.
-        pool: String,
-        /// storaged's word.
-        #[source]
-        source: CallError,
-    },
-    /// A value does not fit its type.
-    #[error("store {path}: {table}/{key}")]
-    Value {
-        /// Which file.
-        path: PathBuf,
-        /// Which table.
-        table: String,
-        /// Which key.
-        key: String,
-        /// Why.
-        #[source]
-        source: serde_json::Error,
-    },
-}
 
 /// An open store. Clones are the same.
 #[derive(Clone, Debug)]

@@ -306,6 +306,7 @@ fn rot_is_told_or_loses_nothing() {
         // What was looked at is read and written without a panic, and is what was written.
         let used = catch_unwind(AssertUnwindSafe(|| {
             let rows = kept.list("rows").unwrap();
+            kept.list("large").unwrap();
             let single = kept.get("single", "a").unwrap();
             let op = |i| Op {
                 table: "rows".into(),
