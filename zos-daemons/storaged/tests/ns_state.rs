@@ -17,8 +17,8 @@ use storaged::copies::set::KEEPERS;
 use storaged::disk::header::Header;
 use storaged::disk::judge::Verdict;
 use storaged::keeper::{DiskKey, Event, Keeper};
-use storaged::life::{Life, View};
-use storaged::machine::Node;
+use storaged::life::{self, Life, View};
+use storaged::machine::{Machine, Node};
 use storaged::{Places, keeper};
 use tokio::sync::{mpsc, oneshot, watch};
 use zos_api::local::CallError;
@@ -74,8 +74,19 @@ impl Boot {
         let none = std::iter::empty::<(String, String)>().collect();
         let settings = Reader::config::<keeper::Settings>(&none).0;
         let paths = [&places.state, &places.mirror].map(|path| path.to_str().unwrap().to_owned());
-        let keeper = Keeper::new(settings, None, paths, None);
+        let keeper = Keeper::new(settings, None, paths, life::remembered(places));
         let care = Care::new(Reader::config(&none).0);
+        let mut boot = Self::begin(places, keeper, care);
+        boot.disks(disks, &[]);
+        boot.until("settled", |boot| boot.view.settled.borrow().is_some());
+        assert!(boot.view.settled.borrow().as_ref().unwrap().durable);
+        boot.news(Event::Identity(NODE.parse().unwrap(), false));
+        boot.until("told", |boot| boot.view.copies.borrow().is_some());
+        boot.store = Some(Store::open(boot.copies(), "test", &[]).unwrap());
+        boot
+    }
+
+    fn begin(places: &Places, keeper: Keeper, care: Care) -> Self {
         let (machine, faults) = (Arc::new(Node(places.clone())), FaultBoard::default());
         let (life, view, _) = Life::new(keeper, care, places.clone(), machine, faults);
         let (stop, stopped) = oneshot::channel();
@@ -89,14 +100,7 @@ impl Boot {
             });
         });
         let (life, stop) = (Some(life), Some(stop));
-        let mut boot = Self { life, stop, view, store: None, places: places.clone() };
-        boot.disks(disks, &[]);
-        boot.until("settled", |boot| boot.view.settled.borrow().is_some());
-        assert!(boot.view.settled.borrow().as_ref().unwrap().durable);
-        boot.news(Event::Identity(NODE.parse().unwrap(), false));
-        boot.until("told", |boot| boot.view.copies.borrow().is_some());
-        boot.store = Some(Store::open(boot.copies(), "test", &[]).unwrap());
-        boot
+        Self { life, stop, view, store: None, places: places.clone() }
     }
 
     fn news(&self, event: Event) {
@@ -152,13 +156,20 @@ impl Boot {
     }
 }
 
-impl Drop for Boot {
-    fn drop(&mut self) {
-        self.store = None;
+impl Boot {
+    /// storaged ends; what it mounted and what it remembers stay.
+    fn end(&mut self) {
         drop(self.stop.take());
         if let Some(life) = self.life.take() {
             let _ = life.join();
         }
+    }
+}
+
+impl Drop for Boot {
+    fn drop(&mut self) {
+        self.store = None;
+        self.end();
         drop(Mounts(&self.places));
         let _ = fs::remove_dir_all(&self.places.memory);
     }
@@ -235,6 +246,56 @@ fn the_state_outlives_each_disk_and_a_stale_one_is_brought_up_to_date() {
         let store = Store::open(boot.copies(), "test", &[]).unwrap();
         assert_eq!(store.get::<u32>("t", "a").unwrap(), Some(4));
         assert_eq!(store.repaired().len(), 1);
+    });
+}
+
+/// storaged dies when a loss is written and what is lost is shown still: before it remembers the loss, and after.
+#[test]
+fn a_loss_that_storaged_died_over_is_finished_by_the_next() {
+    with_disks(|folder| {
+        let (Some(a), Some(b)) = (Disk::new(folder, "a"), Disk::new(folder, "b")) else { return };
+        let places = places(folder);
+        let mut boot = Boot::new(&places, &[&a, &b]);
+        boot.settle(2);
+        boot.put(1);
+        for remembered in [false, true] {
+            let first = boot.copies().places[0].pool.clone();
+            let (lost, stays) = if first == header(&a).pool { (&a, &b) } else { (&b, &a) };
+            boot.store = None;
+            boot.end();
+            let mut alone = header(stays);
+            alone.copy = alone.copy.map(|mark| mark.next(&[], Generation::draw()));
+            alone.state_pools = vec![alone.pool.clone()];
+            Node(places.clone()).inscribe(&stays.disk(), &alone).unwrap();
+            let file = places.memory.join("boot.json");
+            let mut memory = life::remembered(&places).unwrap();
+            for copy in memory.copies.iter_mut().filter(|copy| remembered && copy.pool == first) {
+                copy.coming = None;
+            }
+            fs::write(&file, serde_json::to_vec(&memory).unwrap()).unwrap();
+            assert!(boot.is_mounted(&places.state) && boot.is_mounted(&places.mirror));
+
+            let next = Boot::new(&places, &[&a, &b]);
+            next.settle(2);
+            next.put(2 + u32::from(remembered));
+            assert_eq!(generation(lost), generation(stays));
+            assert_eq!(header(stays).copy.unwrap().epoch, alone.copy.unwrap().epoch);
+            // The place of the lost one was emptied and used again, and nothing lies over another.
+            let told = next.copies();
+            for path in [&places.state, &places.mirror] {
+                let is_here = |place: &&Place| place.folder.starts_with(path);
+                let mounts = mount::list(&places.root).unwrap();
+                let is_it = |mount: &&mount::Mount| Path::new(&mount.target) == path;
+                let mounted = mounts.iter().filter(is_it).count();
+                assert_eq!((told.places.iter().filter(is_here).count(), mounted), (1, 1));
+            }
+            // What the first one mounted is the second one's now.
+            std::mem::forget(std::mem::replace(&mut boot, next));
+        }
+        drop(boot);
+        for disk in [&a, &b] {
+            assert_eq!(Boot::new(&places, &[disk]).get(), Some(3));
+        }
     });
 }
 
