@@ -24,9 +24,18 @@ const FOLDERS: [(&str, User); 6] = [
 /// State in memory is bounded: it is kilobytes, and memory is the twins'.
 const IN_MEMORY: &str = "size=64m,mode=755";
 
-/// Shows the state of a pool (none: memory) at its place. Done already is done.
+/// Shows the state of a pool (none: memory) at its place, and nothing at the other. Done already is done; what is there
+/// of another disk was chosen by a storaged that died before it told anybody, or whose choice came to nothing.
 pub fn prepare(pool: Option<&Pool>, places: &Places) -> Result<()> {
-    if mount::at(&places.root, &places.state)?.is_none() {
+    hide(1, places)?;
+    let shown = mount::at(&places.root, &places.state)?;
+    let done = match (&shown, pool) {
+        (None, _) => false,
+        (Some(shown), None) => shown.fstype == "tmpfs",
+        (Some(shown), Some(pool)) => shown.source == source(pool, places)?,
+    };
+    if !done {
+        hide(0, places)?;
         match pool {
             Some(pool) => mount_copy(pool, &places.state, places)?,
             None => mount::mount("state", &places.state, "tmpfs", flags(), IN_MEMORY)?,
@@ -62,9 +71,13 @@ fn flags() -> mount::MountFlags {
 }
 
 fn mount_copy(pool: &Pool, target: &Path, places: &Places) -> Result<()> {
+    mount::mount(&source(pool, places)?, target, "btrfs", flags(), "subvol=@state")
+}
+
+/// The device that an open pool is mounted from.
+fn source(pool: &Pool, places: &Places) -> Result<String> {
     let mounted = mount::at(&places.root, &pool.root)?;
-    let source = mounted.map_or_else(String::new, |mounted| mounted.source);
-    mount::mount(&source, target, "btrfs", flags(), "subvol=@state")
+    Ok(mounted.map_or_else(String::new, |mounted| mounted.source))
 }
 
 fn folders(place: &Path) -> Result<()> {

@@ -12,6 +12,7 @@ use disks::{Disk, Mounts, SIZE, places, tool, with_disks};
 use storaged::disk::judge::{self, Verdict};
 use storaged::pool::{self, Plan};
 use storaged::{Places, state};
+use zos_host::mount;
 
 fn plan(state: bool) -> Plan {
     Plan { owner: None, state, state_pools: vec![], instead_of: None }
@@ -46,6 +47,37 @@ fn an_empty_disk_becomes_a_pool_and_is_found_again() {
         let opened = pool::open(&disk.disk(), &owned, &places).unwrap();
         let key = opened.root.join("@state/identity/key.pem");
         assert_eq!(fs::read_to_string(key).unwrap(), "a key");
+    });
+}
+
+/// storaged died at a boot before it told where the state lies, and the next one chooses otherwise.
+#[test]
+fn the_place_of_the_state_shows_what_was_chosen_last() {
+    with_disks(|folder| {
+        let (Some(a), Some(b)) = (Disk::new(folder, "a"), Disk::new(folder, "b")) else { return };
+        let places = places(folder);
+        let _mounts = Mounts(&places);
+        let pools = [&a, &b].map(|disk| pool::adopt(&disk.disk(), &plan(true), &places).unwrap());
+        let chosen =
+            [Some(&pools[0]), Some(&pools[1]), Some(&pools[1]), None, None, Some(&pools[0])];
+        for (n, pool) in chosen.into_iter().enumerate() {
+            // The other copy was shown already.
+            state::show(&pools[n % 2], 1, &places).unwrap();
+            state::prepare(pool, &places).unwrap();
+            let file = places.state.join("net").join(n.to_string());
+            fs::write(&file, "").unwrap();
+            for other in &pools {
+                let here = pool.is_some_and(|pool| pool.root == other.root);
+                let path = other.root.join("@state/net").join(n.to_string());
+                assert_eq!(path.exists(), here, "{n}");
+            }
+            let mounts = mount::list(&places.root).unwrap();
+            let at = |path: &Path| mounts.iter().filter(|mount| mount.target == path).count();
+            assert_eq!((at(&places.state), at(&places.mirror)), (1, 0), "{n}");
+            // Once more is nothing new.
+            state::prepare(pool, &places).unwrap();
+            assert!(file.exists(), "{n}");
+        }
     });
 }
 
