@@ -45,7 +45,9 @@ pub enum StoreError {
         wanted: u32,
     },
     /// Reading the file ended this program, so often in this boot. It is read again after the next boot.
-    #[error("store {path}: this program died {times} times in this boot while it read the file")]
+    #[error(
+        "store {path}: this program died {times} times in this boot while it read the file; it is read again at the next boot"
+    )]
     Deadly {
         /// Which file.
         path: PathBuf,
