@@ -15,6 +15,7 @@ pub mod facts;
 pub mod failed;
 pub mod log;
 pub mod medium;
+pub mod order;
 pub mod recording;
 pub mod replay;
 pub mod run;
