@@ -169,13 +169,18 @@ impl Machine {
         let mut disks = self.node.disks.iter_mut().enumerate();
         let found = disks.find(|(_, disk)| disk.id == id && disk.unplugged);
         let (number, disk) = found.with_context(|| format!("no unplugged disk {id}"))?;
-        self.qmp.execute("blockdev-add", disk.blockdev())?;
+        // What lies behind a disk that was unplugged is kept: a record of its writes goes on.
+        let known = self.qmp.execute("query-named-block-nodes", json!({}))?;
+        let known = known.as_array().is_some_and(|all| all.iter().any(|n| n["node-name"] == id));
+        if !known {
+            self.qmp.execute("blockdev-add", disk.blockdev())?;
+        }
         self.qmp.execute("device_add", disk.device(bus(disk, &port(number))))?;
         disk.unplugged = false;
         Ok(())
     }
 
-    /// Unplugs a disk.
+    /// Unplugs a disk; what lies on it stays.
     pub fn unplug(&mut self, id: &str) -> Result<()> {
         let mut disks = self.node.disks.iter_mut();
         let found = disks.find(|disk| disk.id == id && !disk.unplugged);
@@ -187,7 +192,6 @@ impl Machine {
         };
         let waited = self.qmp.take_event(gone, SOON);
         waited.with_context(|| format!("the node does not let go of disk {id}"))?;
-        self.qmp.execute("blockdev-del", json!({"node-name": id}))?;
         disk.unplugged = true;
         Ok(())
     }

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
 use clap::Parser;
+use qemu_tests::cuts::order::Order;
 use qemu_tests::cuts::recording::Recording;
 use qemu_tests::cuts::replay::Flushes;
 use qemu_tests::cuts::run::{self, Cut};
@@ -33,8 +34,8 @@ struct Options {
     /// Records anew, even if there is a recording.
     #[arg(long, env = "POWERCUT_RECORD")]
     record: bool,
-    /// The disks of the node.
-    #[arg(long, default_value_t = 1)]
+    /// The disks of the node: 1 or 2.
+    #[arg(long, env = "POWERCUT_DISKS", default_value_t = 1)]
     disks: usize,
 }
 
@@ -45,45 +46,50 @@ fn main() -> Result<()> {
     }
     let folder = image::project().join(format!("target/qemu-tests/powercut-{}", options.disks));
     let recording = recording(&options, &folder)?;
+    let order = Order::of(&recording)?;
     let mark = folder.join(format!("next-{}", options.seed));
     let before = std::fs::read_to_string(&mark).ok().and_then(|text| text.trim().parse().ok());
     let from: u64 = options.from.or(before).unwrap_or(0);
     let cut = |number| {
-        let cut = run::cut(&recording, options.seed, number);
+        let cut = run::cut(&order, options.seed, number);
         if options.at.is_empty() { cut } else { Cut { at: options.at.clone(), ..cut } }
     };
     let cuts: Vec<Cut> = (from..from + options.runs).map(cut).collect();
     let begun = Instant::now();
     let scratch = place()?;
-    let findings = run::run(&recording, cuts, Flushes::Honest, scratch.path())?;
+    let outcome = run::run(&recording, cuts, Flushes::Honest, scratch.path())?;
     if options.at.is_empty() && options.from.is_none() {
         std::fs::write(&mark, (from + options.runs).to_string())?;
     }
-    for finding in &findings {
+    for finding in &outcome.findings {
         println!(
-            "POWERCUT_SEED={} POWERCUT_FROM={} POWERCUT_RUNS=1",
-            options.seed, finding.cut.number
+            "POWERCUT_DISKS={} POWERCUT_SEED={} POWERCUT_FROM={} POWERCUT_RUNS=1",
+            options.disks, options.seed, finding.cut.number
         );
         println!(
             "    at {:?}, seed {}, during: {}",
             finding.cut.at, finding.cut.seed, finding.during
         );
         for fact in &recording.facts.0 {
-            if let Some(part) = failed::part(fact, &finding.cut.at) {
-                println!("    step {:?}, part {part}", failed::step(fact));
+            for disk in 0..options.disks {
+                if let Some(part) = failed::part(fact, &finding.cut.at, disk) {
+                    println!("    disk {disk}, step {:?}, part {part}", failed::step(fact));
+                }
             }
         }
         finding.wrong.iter().for_each(|wrong| println!("    {wrong}"));
     }
     println!(
-        "{} cuts ({from}.. of seed {}) of {:?} entries in {} s: {} with faults",
+        "{} cuts ({from}.. of seed {}) of {:?} entries, {} boots in {} s: {} with faults, {} with the kernel's own",
         options.runs,
         options.seed,
         recording.moments.last(),
+        outcome.boots,
         begun.elapsed().as_secs(),
-        findings.len()
+        outcome.findings.len(),
+        outcome.kernel
     );
-    ensure!(findings.is_empty(), "{} cuts with faults", findings.len());
+    ensure!(outcome.findings.is_empty(), "{} cuts with faults", outcome.findings.len());
     Ok(())
 }
 

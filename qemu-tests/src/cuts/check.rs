@@ -1,9 +1,11 @@
 //! What a boot would find on the disks after a cut, by the daemons' own code, on this computer.
 //!
 //! ```text
-//!  image ─ loop ─ judge ─┬ empty, unfinished ─ adopt again ─┐
-//!                        ├ ours ────────────────────────────┴▶ open (btrfs replays its log) ─ sweep ─ stores ─▶ Found
-//!                        └ anything else: wrong                       unmount ─ btrfs check
+//!  images ─ loop ─ judge each ─ settle (the marks' rule) ─┬ these lead ─ one went on alone? its header says so first
+//!                                                         ├ fresh: adopt again
+//!                                                         └ anything else: wrong
+//!         open (btrfs replays its log) ─ show /state, /mirror ─ stores of both ─ sweep, volumes ─▶ Found
+//!         unmount ─ btrfs check
 //! ```
 //! A disk that was never acknowledged as adopted may be anything that the next boot makes a pool of. No device-mapper is
 //! needed: what a guest has written is decrypted here.
@@ -16,16 +18,20 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
-use storaged::Places;
+use anyhow::{Context as _, Result, bail};
+use storaged::copies::{Generation, Mark};
+use storaged::disk::header::Header;
 use storaged::disk::judge::{self, Verdict};
 use storaged::disk::read::Reader;
 use storaged::pool::{self, Plan, Pool};
+use storaged::settle::{self, Choice, Outcome, Seen, Wanted, Word};
+use storaged::{Places, state as places_of_state};
 use zos_host::mount::UnmountFlags;
 use zos_host::{SysRoot, block, loopdev, mount};
 
-use super::facts::About;
-use super::{state, volumes};
+use super::facts::{About, numbers};
+use super::state::{self, Shown};
+use super::volumes;
 
 /// How long a file system may be in use by nobody we know.
 const BUSY: Duration = Duration::from_secs(20);
@@ -37,6 +43,21 @@ pub struct Found {
     pub is: BTreeMap<About, String>,
     /// What is wrong whatever was acknowledged: unreadable, half there, not to be opened.
     pub wrong: Vec<String>,
+    /// Volumes that can't be used, and why: none when each disk is here.
+    pub broken: BTreeMap<About, String>,
+    /// How many boots were here since the cut, by what the book says.
+    pub boots: u32,
+    /// What the kernel itself has left wrong, whatever we did (docs/storage.md, "Power cuts").
+    pub kernel: Vec<String>,
+}
+
+/// A disk that a boot finds.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Its number among the node's disks.
+    pub number: usize,
+    /// What is on it.
+    pub path: PathBuf,
 }
 
 /// A place to look at disks: a folder for mounts, and btrfs's tools.
@@ -81,47 +102,149 @@ impl Bench {
         Self { places }
     }
 
-    /// Looks at the disks of a node. They are written to, as a boot would.
-    pub fn look(&self, images: &[PathBuf]) -> Result<Found> {
+    /// Looks at the disks of a node as a boot does. They are written to, as a boot would.
+    pub fn look(&self, images: &[Image]) -> Result<Found> {
         let mut found = Found::default();
+        let judged = images.iter().map(Judged::new).collect::<Result<Vec<_>>>()?;
+        let mut leads = self.settle(&judged, &mut found.wrong)?;
+        let fresh = leads.is_empty();
         let mut pools = Vec::new();
-        for image in images {
-            let disk = Attached::new(image)?;
-            if let Some(pool) = self.open(&disk, &mut found.wrong)? {
-                pools.push(Open { pool, disk });
+        for (index, judged) in judged.into_iter().enumerate() {
+            let plan = Plan {
+                owner: None,
+                state: fresh && index == 0,
+                state_pools: leads.clone(),
+                instead_of: None,
+            };
+            if let Some(pool) = self.open(&judged, &plan, &mut found.wrong) {
+                pools.push(Open { pool, image: judged });
             }
         }
-        let pools_of: Vec<&Pool> = pools.iter().map(|open| &open.pool).collect();
-        let key = state::look(&pools_of, &mut found)?;
-        volumes::look(&pools_of, key.as_ref(), &mut found)?;
+        leads.retain(|lead| pools.iter().any(|open| open.pool.header.pool == *lead));
+        let leading: Vec<&Open> = leads
+            .iter()
+            .filter_map(|lead| pools.iter().find(|o| o.pool.header.pool == *lead))
+            .collect();
+        if !leading.is_empty() {
+            let copies = numbers(leading.iter().map(|open| open.image.number));
+            found.is.insert(About::Copies, copies);
+        }
+        let shown = self.show(&leading)?;
+        let key = state::look(&shown.copies, &mut found)?;
+        drop(shown);
+        let of: Vec<(usize, &Pool)> =
+            pools.iter().map(|open| (open.image.number, &open.pool)).collect();
+        volumes::look(&of, key.as_ref(), &mut found)?;
         for open in pools {
-            if let Some(wrong) = open.close(&self.places.btrfs)? {
-                found.wrong.push(wrong);
+            match open.close(&self.places.btrfs)? {
+                Some(said) if is_the_kernels(&said) => found.kernel.push(said),
+                wrong => found.wrong.extend(wrong.map(|said| shorten(&said))),
             }
         }
         Ok(found)
     }
 
-    fn open(&self, attached: &Attached, wrong: &mut Vec<String>) -> Result<Option<Pool>> {
-        let disk = attached.disk().context("the loop device is in sysfs")?;
-        let reader = Reader::open(&disk.path(), disk.size).context("open a disk")?;
-        let (opened, how) = match judge::examine(&reader, disk.logical_block, |_| true) {
-            Verdict::Ours(header) => (pool::open(&disk, &header, &self.places), "open"),
+    /// Decides where the state lies, as a boot does that has waited for all disks; the pools that lead. If one goes on
+    /// without another, its header says so when this returns.
+    fn settle(&self, judged: &[Judged], wrong: &mut Vec<String>) -> Result<Vec<String>> {
+        let seen = judged.iter().map(|judged| Seen {
+            name: &judged.disk.name,
+            arrived: Duration::ZERO,
+            verdict: Some(&judged.verdict),
+        });
+        let seen: Vec<Seen<'_>> = seen.collect();
+        let word = Word { state: None, fresh: Generation::draw() };
+        let outcome = settle::settle(settle::LATEST, Duration::ZERO, &seen, Wanted::Unsaid, word);
+        let choice = match outcome {
+            Outcome::Settled(choice) => choice,
+            Outcome::Wait(until) => bail!("at the latest moment it waits until {until:?}"),
+        };
+        match choice {
+            Choice::Pool { pool, second, renewed, aside, .. } => {
+                if !aside.is_empty() {
+                    wrong.push(format!("without a word of the farmer {aside:?} are set aside"));
+                }
+                if let Some(mark) = renewed {
+                    inscribe(judged, &pool, *mark)?;
+                }
+                Ok(std::iter::once(pool).chain(second).collect())
+            }
+            Choice::Fresh { .. } => Ok(Vec::new()),
+            Choice::Memory { refusal } => {
+                wrong.push(format!("the state would lie in memory: {refusal}"));
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    fn open(&self, judged: &Judged, plan: &Plan, wrong: &mut Vec<String>) -> Option<Pool> {
+        let disk = &judged.disk;
+        let (opened, how) = match &judged.verdict {
+            // Its header may be another one by now.
+            Verdict::Ours(header) => match judged.read().unwrap_or(judged.verdict.clone()) {
+                Verdict::Ours(now) => (pool::open(disk, &now, &self.places), "open"),
+                _ => (pool::open(disk, header, &self.places), "open"),
+            },
             Verdict::Empty | Verdict::Unfinished(_) => {
-                let plan = Plan { owner: None, state: true, state_pools: vec![], instead_of: None };
-                (pool::adopt(&disk, &plan, &self.places), "adopt again")
+                (pool::adopt(disk, plan, &self.places), "adopt again")
             }
             other => {
                 wrong.push(format!("the disk is judged: {other}"));
-                return Ok(None);
+                return None;
             }
         };
-        match opened {
-            Ok(pool) => Ok(Some(pool)),
-            Err(error) => {
-                wrong.push(format!("{how}: {:#}", anyhow::Error::from(error)));
-                Ok(None)
+        opened
+            .map_err(|error| {
+                wrong.push(format!(
+                    "disk {}: {how}: {:#}",
+                    judged.number,
+                    anyhow::Error::from(error)
+                ));
+            })
+            .ok()
+    }
+
+    /// Shows the copies that lead where daemons look for them.
+    fn show(&self, leading: &[&Open]) -> Result<OnShow> {
+        let mut shown = OnShow { places: self.places.clone(), copies: Vec::new() };
+        let paths = [&self.places.state, &self.places.mirror];
+        for (place, (open, path)) in leading.iter().zip(paths).enumerate() {
+            fs::create_dir_all(path).context("make the state's place")?;
+            match place {
+                0 => places_of_state::prepare(Some(&open.pool), &self.places),
+                _ => places_of_state::show(&open.pool, place, &self.places),
             }
+            .context("show a copy of the state")?;
+            shown.copies.push(Shown { pool: open.pool.header.pool.clone(), path: path.clone() });
+        }
+        Ok(shown)
+    }
+}
+
+/// The header of a pool that goes on without another.
+fn inscribe(judged: &[Judged], pool: &str, mark: Mark) -> Result<()> {
+    for judged in judged {
+        if let Verdict::Ours(header) = &judged.verdict
+            && header.pool == pool
+        {
+            let state_pools = vec![pool.to_owned()];
+            let header = Header { copy: Some(mark.clone()), state_pools, ..(**header).clone() };
+            pool::inscribe(&judged.disk, &header).context("mark a copy")?;
+        }
+    }
+    Ok(())
+}
+
+/// Where the state is shown, until this is dropped.
+struct OnShow {
+    places: Places,
+    copies: Vec<Shown>,
+}
+
+impl Drop for OnShow {
+    fn drop(&mut self) {
+        for place in 0..self.copies.len() {
+            let _ = places_of_state::hide(place, &self.places);
         }
     }
 }
@@ -129,13 +252,13 @@ impl Bench {
 /// A pool in use, and the disk below it.
 struct Open {
     pool: Pool,
-    disk: Attached,
+    image: Judged,
 }
 
 impl Open {
     /// Takes it down, and has the file system checked.
     fn close(self, btrfs: &Path) -> Result<Option<String>> {
-        let partition = PathBuf::from(format!("{}p1", self.disk.device.path.display()));
+        let partition = PathBuf::from(format!("{}p1", self.image.attached.device.path.display()));
         unmount(&self.pool.root)?;
         let mut check = Command::new(btrfs);
         let output = check.args(["check", "--readonly"]).arg(&partition).output();
@@ -143,10 +266,26 @@ impl Open {
         if output.status.success() {
             return Ok(None);
         }
-        let said = String::from_utf8_lossy(&output.stderr);
-        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
-        Ok(Some(format!("btrfs check: {}", said.chars().take(300).collect::<String>())))
+        Ok(Some(format!("btrfs check: {}", String::from_utf8_lossy(&output.stderr))))
     }
+}
+
+/// Whether btrfs's check complains of nothing but a block group whose count of used bytes was not written: a race of the
+/// kernel's between the making of a block group and the count's first update.
+fn is_the_kernels(said: &str) -> bool {
+    let lines = said.lines().filter(|line| line.contains("ERROR") || line.contains("block group"));
+    let mut counts = 0;
+    let known = lines.clone().all(|line| {
+        let count = line.starts_with("block group [") && line.contains("but extent items used");
+        counts += usize::from(count);
+        count || line == "ERROR: errors found in extent allocation tree or chunk allocation"
+    });
+    known && counts > 0
+}
+
+fn shorten(said: &str) -> String {
+    let words = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    words.chars().take(300).collect()
 }
 
 /// Unmounts what nobody uses. A process that another thread starts holds our files open until its program has begun.
@@ -166,6 +305,29 @@ impl Drop for Open {
     fn drop(&mut self) {
         // When a look ended half-way; else there is nothing any more.
         let _ = mount::unmount(&self.pool.root, UnmountFlags::DETACH);
+    }
+}
+
+/// An image that was looked at.
+struct Judged {
+    number: usize,
+    attached: Attached,
+    disk: block::Disk,
+    verdict: Verdict,
+}
+
+impl Judged {
+    fn new(image: &Image) -> Result<Self> {
+        let attached = Attached::new(&image.path)?;
+        let disk = attached.disk().context("the loop device is in sysfs")?;
+        let mut judged = Self { number: image.number, attached, disk, verdict: Verdict::Blank };
+        judged.verdict = judged.read()?;
+        Ok(judged)
+    }
+
+    fn read(&self) -> Result<Verdict> {
+        let reader = Reader::open(&self.disk.path(), self.disk.size).context("open a disk")?;
+        Ok(judge::examine(&reader, self.disk.logical_block, |_| true))
     }
 }
 

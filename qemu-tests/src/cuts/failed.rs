@@ -3,13 +3,19 @@
 //! Recordings differ from run to run, so a cut is told by the step that was under way and how far it was, in thousandths
 //! of its entries; a few entries around that place are tried, too.
 
+use super::chance::Chance;
 use super::facts::Fact;
+use super::order::Order;
 use super::recording::Recording;
 use super::run::Cut;
 
 /// A cut that failed once.
 #[derive(Clone, Copy, Debug)]
 pub struct Failed {
+    /// Of how many disks the recording was.
+    pub disks: usize,
+    /// By which of them the place is told.
+    pub disk: usize,
     /// The step, as [`step`] writes it.
     pub step: &'static str,
     /// How far it was.
@@ -23,18 +29,24 @@ pub struct Failed {
 /// All of them.
 pub const FAILED: &[Failed] = &[
     Failed {
+        disks: 1,
+        disk: 0,
         step: "volume direct/v3 going",
         part: 300,
         seed: 15_137_155_071_961_474_719,
         found: "the sweep left a volume's record.new",
     },
     Failed {
+        disks: 1,
+        disk: 0,
         step: "volume hello/data becoming 1073741824",
         part: 600,
         seed: 4_863_682_721_831_212_303,
         found: "the sweep left a volume's record.new",
     },
     Failed {
+        disks: 1,
+        disk: 0,
         step: "volume direct/v0 becoming 4194304",
         part: 405,
         seed: 7_101_304_772_362_851_874,
@@ -57,28 +69,26 @@ pub fn step(fact: &Fact) -> String {
     }
 }
 
-/// How far a step was at a cut, in thousandths; none: it was not under way.
+/// How far a step was at a cut by one of the disks, in thousandths; none: it was not under way there.
 #[must_use]
-pub fn part(fact: &Fact, at: &[usize]) -> Option<usize> {
-    let (begun, done) = (fact.begun.first()?, fact.done.as_ref()?.first()?);
-    let at = at.first()?;
+pub fn part(fact: &Fact, at: &[usize], disk: usize) -> Option<usize> {
+    let (begun, done) = (fact.begun.get(disk)?, fact.done.as_ref()?.get(disk)?);
+    let at = at.get(disk)?;
     (begun <= at && at <= done && begun < done).then(|| (at - begun) * 1000 / (done - begun))
 }
 
-/// The cuts of the table for a recording of one disk or of several.
+/// The cuts of the table for a recording of so many disks.
 #[must_use]
-pub fn again(recording: &Recording) -> Vec<(Cut, &'static Failed)> {
+pub fn again(recording: &Recording, order: &Order) -> Vec<(Cut, &'static Failed)> {
     let mut cuts = Vec::new();
-    for failed in FAILED {
+    for failed in FAILED.iter().filter(|failed| failed.disks == recording.disks.len()) {
         for fact in recording.facts.0.iter().filter(|fact| step(fact) == failed.step) {
             let Some(done) = &fact.done else { continue };
-            let span = |disk: usize| done[disk].saturating_sub(fact.begun[disk]);
+            let (begun, done) = (fact.begun[failed.disk], done[failed.disk]);
             for shift in 0..=2 * AROUND {
-                let at = |disk| {
-                    let place = fact.begun[disk] + span(disk) * failed.part / 1000 + shift;
-                    place.saturating_sub(AROUND).clamp(fact.begun[disk], done[disk])
-                };
-                let at = (0..done.len()).map(at).collect();
+                let place = begun + done.saturating_sub(begun) * failed.part / 1000 + shift;
+                let place = place.saturating_sub(AROUND).clamp(begun, done);
+                let at = order.with(failed.disk, place, &mut Chance::new(failed.seed));
                 cuts.push((Cut { at, seed: failed.seed, number: cuts.len() as u64 }, failed));
             }
         }

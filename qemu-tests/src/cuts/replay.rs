@@ -35,13 +35,28 @@ pub enum Flushes {
     Honest,
     /// The last so many entries may all be pending, whatever was flushed: a disk that lies, or a program that forgets.
     Ignored(usize),
+    /// The same of one disk alone, by its number.
+    IgnoredBy(usize, usize),
+}
+
+impl Flushes {
+    /// What counts of a disk's.
+    #[must_use]
+    pub fn of(self, disk: usize) -> Self {
+        match self {
+            Self::IgnoredBy(liar, window) if liar == disk => Self::Ignored(window),
+            Self::IgnoredBy(..) => Self::Honest,
+            all => all,
+        }
+    }
 }
 
 /// How many of the first `at` entries are durable.
 #[must_use]
 pub fn durable(entries: &[Entry], at: usize, flushes: Flushes) -> usize {
     match flushes {
-        Flushes::Honest => {
+        // Which disk this is, is asked before.
+        Flushes::Honest | Flushes::IgnoredBy(..) => {
             let flushed = entries[..at].iter().rposition(|entry| entry.flush);
             flushed.map_or(0, |flushed| flushed + 1)
         }

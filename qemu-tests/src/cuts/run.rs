@@ -2,16 +2,22 @@
 //!
 //! ```text
 //!  seed, number ─▶ Cut { entries of each log, seed }      sorted, so that each worker's media go forward only
+//!
+//!  a cut ─▶ boot with all disks ─▶ judge                                    and where the node could do without a disk:
+//!       └─▶ boot without it ─▶ judge, one write more ─▶ boot with it again, as the cut left it ─▶ judge
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::cell::RefCell;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, Result};
 
 use super::chance::Chance;
-use super::check::Bench;
+use super::check::{Bench, Found, Image};
+use super::facts::{About, numbers};
 use super::medium::Medium;
+use super::order::Order;
 use super::recording::Recording;
 use super::replay::{Flushes, durable, survivors};
 
@@ -42,38 +48,20 @@ pub struct Finding {
 
 /// The cut of a number.
 #[must_use]
-pub fn cut(recording: &Recording, seed: u64, number: u64) -> Cut {
+pub fn cut(order: &Order, seed: u64, number: u64) -> Cut {
     let mut chance = Chance::new(seed ^ number.wrapping_mul(0x2545_f491_4f6c_dd1d));
-    let last = recording.moments.last().cloned().unwrap_or_default();
-    let facts: Vec<_> =
-        recording.facts.0.iter().filter_map(|f| Some((&f.begun, f.done.as_ref()?))).collect();
-    let at = match chance.below(4) {
-        // Right when something was acknowledged: nothing of it may be missing.
-        0 if !facts.is_empty() => facts[chance.place(facts.len())].1.clone(),
-        // While something was asked for.
-        1 | 2 if !facts.is_empty() => {
-            let (begun, done) = facts[chance.place(facts.len())];
-            between(recording, begun, done, &mut chance)
-        }
-        _ => between(recording, &vec![0; last.len()], &last, &mut chance),
-    };
-    Cut { at, seed: chance.draw(), number }
+    Cut { at: order.draw(&mut chance), seed: chance.draw(), number }
 }
 
-/// A moment between two: of one disk any, of the others what they had then.
-fn between(recording: &Recording, from: &[usize], to: &[usize], chance: &mut Chance) -> Vec<usize> {
-    let disk = chance.place(from.len());
-    let at = from[disk] + chance.place(to[disk].saturating_sub(from[disk]) + 1);
-    let later = recording.moments.partition_point(|moment| moment[disk] < at);
-    let high = recording.moments.get(later).or(recording.moments.last());
-    let low = recording.moments.get(later.saturating_sub(1));
-    let one = |other: usize| {
-        let (low, high) = (low.map_or(0, |m| m[other]), high.map_or(0, |m| m[other]));
-        low + chance.place(high.saturating_sub(low) + 1)
-    };
-    let mut moment: Vec<usize> = (0..from.len()).map(one).collect();
-    moment[disk] = at;
-    moment
+/// What cuts came to.
+#[derive(Clone, Default, Debug)]
+pub struct Outcome {
+    /// Those after which something was wrong.
+    pub findings: Vec<Finding>,
+    /// How many boots were made of them.
+    pub boots: usize,
+    /// After how many of them the kernel's own fault was found (docs/storage.md, "Power cuts").
+    pub kernel: usize,
 }
 
 /// Makes these cuts in a folder, and gives those after which something was wrong.
@@ -82,21 +70,21 @@ pub fn run(
     mut cuts: Vec<Cut>,
     flushes: Flushes,
     folder: &Path,
-) -> Result<Vec<Finding>> {
+) -> Result<Outcome> {
     cuts.sort();
     let done = AtomicUsize::new(0);
     let share = cuts.len().div_ceil(WORKERS).max(1);
     let all = cuts.len();
-    let mut findings = std::thread::scope(|scope| {
+    let mut outcome = std::thread::scope(|scope| {
         let worker = |(number, cuts): (usize, Vec<Cut>)| {
             let done = &done;
-            scope.spawn(move || -> Result<Vec<Finding>> {
+            scope.spawn(move || -> Result<Outcome> {
                 let folder = folder.join(format!("worker-{number}"));
                 std::fs::create_dir_all(&folder).context("make a worker's folder")?;
                 let mut worker = Worker::new(recording, &folder)?;
-                let mut findings = Vec::new();
+                let mut outcome = Outcome::default();
                 for cut in cuts {
-                    let wrong = worker.one(&cut, flushes);
+                    let wrong = worker.one(&cut, flushes, &mut outcome);
                     let wrong = wrong.with_context(|| format!("cut {}", cut.number))?;
                     let count = done.fetch_add(1, Ordering::Relaxed) + 1;
                     if count.is_multiple_of(1000) {
@@ -104,22 +92,24 @@ pub fn run(
                     }
                     if !wrong.is_empty() {
                         let during = during(recording, &cut.at);
-                        findings.push(Finding { cut, during, wrong });
+                        outcome.findings.push(Finding { cut, during, wrong });
                     }
                 }
-                Ok(findings)
+                Ok(outcome)
             })
         };
         let chunks: Vec<Vec<Cut>> = cuts.chunks(share).map(<[Cut]>::to_vec).collect();
         let workers: Vec<_> = chunks.into_iter().enumerate().map(worker).collect();
-        let mut findings = Vec::new();
+        let mut all = Outcome::default();
         for worker in workers {
-            findings.extend(worker.join().ok().context("a worker panicked")??);
+            let outcome = worker.join().ok().context("a worker panicked")??;
+            all.findings.extend(outcome.findings);
+            (all.boots, all.kernel) = (all.boots + outcome.boots, all.kernel + outcome.kernel);
         }
-        Ok::<_, anyhow::Error>(findings)
+        Ok::<_, anyhow::Error>(all)
     })?;
-    findings.sort_by_key(|finding| finding.cut.number);
-    Ok(findings)
+    outcome.findings.sort_by_key(|finding| finding.cut.number);
+    Ok(outcome)
 }
 
 /// What the node was at.
@@ -138,8 +128,8 @@ fn during(recording: &Recording, at: &[usize]) -> String {
 struct Worker<'a> {
     recording: &'a Recording,
     logs: Vec<(super::log::Log, std::fs::File)>,
-    media: Vec<Medium>,
-    images: Vec<PathBuf>,
+    media: Vec<RefCell<Medium>>,
+    images: Vec<Image>,
     bench: Bench,
 }
 
@@ -148,29 +138,91 @@ impl<'a> Worker<'a> {
         let media = recording.disks.iter().enumerate();
         let media =
             media.map(|(n, disk)| Medium::new(&folder.join(format!("{n}.base")), disk.size));
+        let media = media.map(|medium| medium.map(RefCell::new));
         Ok(Self {
             recording,
             logs: recording.logs()?,
             media: media.collect::<Result<_>>()?,
-            images: (0..recording.disks.len()).map(|n| folder.join(format!("{n}.img"))).collect(),
+            images: (0..recording.disks.len())
+                .map(|number| Image { number, path: folder.join(format!("{number}.img")) })
+                .collect(),
             bench: Bench::at(folder),
         })
     }
 
-    fn one(&mut self, cut: &Cut, flushes: Flushes) -> Result<Vec<String>> {
-        for (disk, (log, file)) in self.logs.iter().enumerate() {
-            let from = durable(&log.entries, cut.at[disk], flushes);
-            let seed = cut.seed.wrapping_add(disk as u64);
-            let more = survivors(&log.entries, from, cut.at[disk], seed);
-            self.media[disk].forward(log, file, from)?;
-            self.media[disk].cut(log, file, &more, &self.images[disk])?;
-        }
+    fn one(&mut self, cut: &Cut, flushes: Flushes, outcome: &mut Outcome) -> Result<Vec<String>> {
+        let all: Vec<usize> = (0..self.images.len()).collect();
+        all.iter().try_for_each(|disk| self.lay(*disk, cut, flushes))?;
+        let facts = &self.recording.facts;
         let found = self.bench.look(&self.images)?;
-        for image in &self.images {
-            std::fs::remove_file(image).context("remove an image")?;
+        (outcome.boots, outcome.kernel) =
+            (outcome.boots + 1, outcome.kernel + usize::from(!found.kernel.is_empty()));
+        let mut wrong = self.judge(cut, &found, None);
+        for away in all.into_iter().filter(|disk| facts.may_miss(&cut.at, *disk)) {
+            outcome.boots += 2;
+            wrong.extend(self.without(away, cut, flushes)?);
         }
-        let mut wrong = found.wrong;
-        wrong.extend(self.recording.facts.judge(&cut.at, &found.is));
+        for image in &self.images {
+            std::fs::remove_file(&image.path).context("remove an image")?;
+        }
         Ok(wrong)
+    }
+
+    /// A boot without a disk that the node can do without, and one more with that disk as the cut left it.
+    fn without(&self, away: usize, cut: &Cut, flushes: Flushes) -> Result<Vec<String>> {
+        (0..self.images.len()).try_for_each(|disk| self.lay(disk, cut, flushes))?;
+        let here: Vec<Image> =
+            self.images.iter().filter(|image| image.number != away).cloned().collect();
+        let others = numbers(here.iter().map(|image| image.number));
+        let mut wrong = Vec::new();
+        let mut boot = |images: &[Image], gone: Option<usize>, boots: u32| -> Result<()> {
+            let found = self.bench.look(images)?;
+            let with = if gone.is_some() { "without" } else { "again with" };
+            let mut said = self.judge(cut, &found, Some(away).filter(|_| gone.is_some()));
+            if gone.is_none() {
+                // It went on alone, and says so.
+                said.retain(|word| !word.starts_with(&About::Copies.to_string()));
+            }
+            if found.is.get(&About::Copies) != Some(&others) {
+                said.push(format!("{others} does not lead: {:?}", found.is.get(&About::Copies)));
+            }
+            if found.boots != boots {
+                said.push(format!(
+                    "the book knows of {} boots, and there were {boots}",
+                    found.boots
+                ));
+            }
+            wrong.extend(said.into_iter().map(|word| format!("{with} disk {away}: {word}")));
+            Ok(())
+        };
+        boot(&here, Some(away), 0)?;
+        boot(&self.images, None, 1)?;
+        Ok(wrong)
+    }
+
+    /// Lays a disk down as a cut leaves it.
+    fn lay(&self, disk: usize, cut: &Cut, flushes: Flushes) -> Result<()> {
+        let (log, file) = &self.logs[disk];
+        let from = durable(&log.entries, cut.at[disk], flushes.of(disk));
+        let seed = cut.seed.wrapping_add(disk as u64);
+        let more = survivors(&log.entries, from, cut.at[disk], seed);
+        let mut medium = self.media[disk].borrow_mut();
+        medium.forward(log, file, from)?;
+        medium.cut(log, file, &more, &self.images[disk].path)
+    }
+
+    fn judge(&self, cut: &Cut, found: &Found, away: Option<usize>) -> Vec<String> {
+        let facts = &self.recording.facts;
+        let mut wrong = found.wrong.clone();
+        let mut is = found.is.clone();
+        for (about, why) in &found.broken {
+            if facts.may_be_broken(&cut.at, about, away) {
+                is.remove(about);
+            } else {
+                wrong.push(format!("{about} can't be used: {why}"));
+            }
+        }
+        wrong.extend(facts.judge(&cut.at, &is, away));
+        wrong
     }
 }

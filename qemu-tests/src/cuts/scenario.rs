@@ -1,9 +1,11 @@
-//! What a recorded node is asked to do.
+//! What a recorded node is asked to do; with two disks: [`two`].
 //!
 //! ```text
 //!  adoption, key ─▶ volumes made, grown, kept, set back, copied, destroyed ┐ at once ─▶ a VM writes and syncs ─▶ off
 //!                   deployments come, change and go                        ┘
 //! ```
+
+mod two;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -14,7 +16,7 @@ use zos_types::status::State;
 use zos_types::{Name, TwinId, WorkloadName};
 
 use super::facts::About;
-use super::recording::{Disk, Recorder, Recording};
+use super::recording::{Asked, Disk, Recorder, Recording};
 use crate::api::Api;
 use crate::machine::SOON;
 use crate::probe::Probe;
@@ -25,37 +27,74 @@ const CLASS: &str = "hdd";
 /// The port on which the guest of `builtin:hello` answers.
 const PORT: u16 = 8080;
 
-/// Records a run of a node with so many disks.
+/// Records a run of a node with so many disks: one or two.
 pub fn record(scene: &mut Scene, disks: usize) -> Result<Recording> {
-    let mut recorded = Vec::new();
-    let mut attached = Vec::new();
-    for number in 0..disks {
-        let (id, size) = (format!("disk-{number}"), 4 * GIB);
-        let log = scene.dir().join(format!("{id}.log"));
-        attached.push(scene.disk(&id, size)?.recorded(log.clone())?);
-        recorded.push(Disk { log, size });
+    ensure!((1..=2).contains(&disks), "there is no scenario with {disks} disks");
+    let mut run = Run::begin(scene, disks)?;
+    if disks == 2 {
+        two::go(&mut run)?
+    } else {
+        go(&mut run)?
     }
-    let twin = scene.twin("twin")?;
-    let direct = scene.twin("direct")?.id();
-    let recorder = Recorder::begin(recorded)?;
-    let node_asked = recorder.ask(About::Node, None)?;
-    let mut node = scene.start(&Node::with_disks(attached).with_probe())?;
-    let found = node.wait_ready()?;
-    ensure!(!found.ephemeral, "the node's key is on no disk: {:?}", found.faults);
-    recorder.done_as(&node_asked, Some(found.id.to_string()))?;
+    run.end()
+}
 
-    let api = twin.api(&node)?;
+/// A recorded node, from its first boot on.
+struct Run {
+    recorder: Recorder,
+    node: Machine,
+    api: Api,
+    twin: TwinId,
+    direct: TwinId,
+}
+
+impl Run {
+    /// Only the first disk is there at the begin.
+    fn begin(scene: &mut Scene, disks: usize) -> Result<Self> {
+        let mut recorded = Vec::new();
+        let mut attached = Vec::new();
+        for number in 0..disks {
+            let (id, size) = (format!("disk-{number}"), 4 * GIB);
+            let log = scene.dir().join(format!("{id}.log"));
+            let disk = scene.disk(&id, size)?.recorded(log.clone())?;
+            attached.push(if number == 0 { disk } else { disk.unplugged() });
+            recorded.push(Disk { log, size });
+        }
+        let twin = scene.twin("twin")?;
+        let direct = scene.twin("direct")?.id();
+        let recorder = Recorder::begin(recorded)?;
+        let node_asked = recorder.ask(About::Node, None)?;
+        let copy = recorder.ask(About::Copies, Some("0".into()))?;
+        let mut node = scene.start(&Node::with_disks(attached).with_probe())?;
+        let found = node.wait_ready()?;
+        ensure!(!found.ephemeral, "the node's key is on no disk: {:?}", found.faults);
+        recorder.done_as(&node_asked, Some(found.id.to_string()))?;
+        recorder.done(&copy)?;
+        let api = twin.api(&node)?;
+        Ok(Self { recorder, node, api, twin: twin.id(), direct })
+    }
+
+    fn end(mut self) -> Result<Recording> {
+        let off = self.recorder.ask(About::End, Some("poweroff".into()))?;
+        self.node.power_off()?;
+        self.recorder.done(&off)?;
+        self.recorder.end()
+    }
+}
+
+/// One disk.
+fn go(run: &mut Run) -> Result<()> {
+    let Run { recorder, node, api, twin, direct } = run;
     std::thread::scope(|threads| -> Result<()> {
-        let churn = threads.spawn(|| deployments(&recorder, &api, twin.id()));
-        volumes(&recorder, node.probe()?, direct, disks)?;
+        let churn = threads.spawn(|| deployments(recorder, api, *twin, 4));
+        let mut storage = Storage { recorder, probe: node.probe()?, twin: *direct };
+        for (round, integrity) in ["none", "detect", "none", "none"].into_iter().enumerate() {
+            volume(&mut storage, round, integrity)?;
+        }
         churn.join().ok().context("the twin's thread panicked")?
     })?;
-    guest(&recorder, &mut node, &api, twin.id())?;
-
-    let off = recorder.ask(About::End, Some("poweroff".into()))?;
-    node.power_off()?;
-    recorder.done(&off)?;
-    recorder.end()
+    let guest = guest(recorder, node, api, *twin, "none")?;
+    numbers(recorder, node, guest, *twin, 8)
 }
 
 /// storaged, by its own calls.
@@ -94,60 +133,54 @@ impl Storage<'_> {
         let about = About::Volume(self.twin, name.clone());
         let wanted = json!({"size": size, "class": CLASS, "integrity": integrity, "key": "node",
             "holds": "disk", "from": from});
-        self.call(about, Some(size), "CreateVolume", name, wanted)
+        let legs = self.legs(name, integrity, Some("0+1"))?;
+        self.call(about, Some(size), "CreateVolume", name, wanted)?;
+        legs.iter().try_for_each(|legs| self.recorder.done(legs))
     }
 
-    fn delete(&mut self, name: &WorkloadName) -> Result<()> {
+    fn delete(&mut self, name: &WorkloadName, integrity: &str) -> Result<()> {
         let about = About::Volume(self.twin, name.clone());
-        self.call(about, None, "DeleteVolume", name, json!({}))
+        let legs = self.legs(name, integrity, None)?;
+        self.call(about, None, "DeleteVolume", name, json!({}))?;
+        legs.iter().try_for_each(|legs| self.recorder.done(legs))
+    }
+
+    /// A volume with two copies has them from now on, or not any more.
+    fn legs(
+        &self,
+        name: &WorkloadName,
+        integrity: &str,
+        is: Option<&str>,
+    ) -> Result<Option<Asked>> {
+        let about = About::Legs(self.twin, name.clone());
+        let asked = || self.recorder.ask(about, is.map(str::to_owned));
+        (integrity == "repair").then(asked).transpose()
     }
 }
 
-/// Volumes of each kind: made, grown, kept, set back, copied, destroyed.
-fn volumes(recorder: &Recorder, probe: &mut Probe, twin: TwinId, disks: usize) -> Result<()> {
-    let mut storage = Storage { recorder, probe, twin };
-    for round in 0..4 {
-        let name: WorkloadName = format!("direct/v{round}").parse()?;
-        let size = (4 << round) * MIB;
-        let integrity = match round % 3 {
-            0 => "none",
-            1 => "detect",
-            // Its two legs lie on two disks.
-            _ if disks > 1 => "repair",
-            _ => "none",
-        };
-        storage.create(&name, size, integrity, None)?;
-        let grown = size + 4 * MIB;
-        let about = About::Volume(twin, name.clone());
-        storage.call(about, Some(grown), "GrowVolume", &name, json!({"size": grown}))?;
-        let snapshot =
-            |of: &str| -> Result<About> { Ok(About::Snapshot(twin, name.clone(), of.parse()?)) };
-        for of in ["one", "two"] {
-            storage.call(
-                snapshot(of)?,
-                Some(grown),
-                "TakeSnapshot",
-                &name,
-                json!({"snapshot": of}),
-            )?;
-        }
-        let same = About::Volume(twin, name.clone());
-        storage.call(same, Some(grown), "RestoreSnapshot", &name, json!({"snapshot": "one"}))?;
-        storage.call(
-            snapshot("one")?,
-            None,
-            "DeleteSnapshot",
-            &name,
-            json!({"snapshot": "one"}),
-        )?;
-        let copy: WorkloadName = format!("direct/c{round}").parse()?;
-        storage.create(&copy, grown, integrity, Some(&format!("{name}@two")))?;
-        if round % 2 == 1 {
-            let with_it = recorder.ask(snapshot("two")?, None)?;
-            storage.delete(&name)?;
-            recorder.done(&with_it)?;
-            storage.delete(&copy)?;
-        }
+/// A volume that is made, grown, kept, set back, copied; each second one is destroyed.
+fn volume(storage: &mut Storage<'_>, round: usize, integrity: &str) -> Result<()> {
+    let name: WorkloadName = format!("direct/v{round}").parse()?;
+    let (twin, size) = (storage.twin, (4 << round) * MIB);
+    storage.create(&name, size, integrity, None)?;
+    let grown = size + 4 * MIB;
+    let about = About::Volume(twin, name.clone());
+    storage.call(about, Some(grown), "GrowVolume", &name, json!({"size": grown}))?;
+    let snapshot =
+        |of: &str| -> Result<About> { Ok(About::Snapshot(twin, name.clone(), of.parse()?)) };
+    for of in ["one", "two"] {
+        storage.call(snapshot(of)?, Some(grown), "TakeSnapshot", &name, json!({"snapshot": of}))?;
+    }
+    let same = About::Volume(twin, name.clone());
+    storage.call(same, Some(grown), "RestoreSnapshot", &name, json!({"snapshot": "one"}))?;
+    storage.call(snapshot("one")?, None, "DeleteSnapshot", &name, json!({"snapshot": "one"}))?;
+    let copy: WorkloadName = format!("direct/c{round}").parse()?;
+    storage.create(&copy, grown, integrity, Some(&format!("{name}@two")))?;
+    if round % 2 == 1 {
+        let with_it = storage.recorder.ask(snapshot("two")?, None)?;
+        storage.delete(&name, integrity)?;
+        storage.recorder.done(&with_it)?;
+        storage.delete(&copy, integrity)?;
     }
     Ok(())
 }
@@ -159,26 +192,25 @@ fn text(version: u64, volumes: &[&str]) -> String {
     format!("version = {version}\n{}", volumes.iter().map(volume).collect::<String>())
 }
 
+/// Puts a version of a deployment, the last of whose volumes is new, and waits for that.
+fn put(recorder: &Recorder, api: &Api, twin: TwinId, name: &str, volumes: &[&str]) -> Result<()> {
+    let new = volumes.last().context("a deployment has volumes")?;
+    let volume = About::Volume(twin, of(name, new)?);
+    let made = recorder.ask(volume, Some((16 * MIB).to_string()))?;
+    let version = volumes.len() as u64;
+    let asked = recorder.ask(About::Deployment(twin, name.parse()?), Some(version.to_string()))?;
+    api.put(name, &text(version, volumes))?;
+    recorder.done(&asked)?;
+    api.wait_workload((name, new), SOON, |w| w.state == State::Ready)?;
+    recorder.done(&made)
+}
+
 /// Deployments that are put, changed and deleted.
-fn deployments(recorder: &Recorder, api: &Api, twin: TwinId) -> Result<()> {
-    for round in 0..4 {
+fn deployments(recorder: &Recorder, api: &Api, twin: TwinId, rounds: usize) -> Result<()> {
+    for round in 0..rounds {
         let name = format!("plain-{round}");
-        let about = About::Deployment(twin, name.parse()?);
-        let put = |version: u64, volumes: &[&str]| -> Result<()> {
-            let asked = recorder.ask(about.clone(), Some(version.to_string()))?;
-            api.put(&name, &text(version, volumes))?;
-            recorder.done(&asked)
-        };
-        let first =
-            recorder.ask(About::Volume(twin, of(&name, "a")?), Some((16 * MIB).to_string()))?;
-        put(1, &["a"])?;
-        api.wait_workload((&name, "a"), SOON, |w| w.state == State::Ready)?;
-        recorder.done(&first)?;
-        let second =
-            recorder.ask(About::Volume(twin, of(&name, "b")?), Some((16 * MIB).to_string()))?;
-        put(2, &["a", "b"])?;
-        api.wait_workload((&name, "b"), SOON, |w| w.state == State::Ready)?;
-        recorder.done(&second)?;
+        put(recorder, api, twin, &name, &["a"])?;
+        put(recorder, api, twin, &name, &["a", "b"])?;
         if round % 2 == 1 {
             let volumes = ["a", "b"].map(|volume| Ok(About::Volume(twin, of(&name, volume)?)));
             let volumes = volumes.into_iter().collect::<Result<Vec<_>>>()?;
@@ -186,7 +218,7 @@ fn deployments(recorder: &Recorder, api: &Api, twin: TwinId) -> Result<()> {
             for about in volumes {
                 recorder.ask(about, None)?;
             }
-            let asked = recorder.ask(about.clone(), None)?;
+            let asked = recorder.ask(About::Deployment(twin, name.parse()?), None)?;
             api.delete(&name)?;
             recorder.done(&asked)?;
             wait_gone(api, &name)?;
@@ -209,13 +241,26 @@ fn wait_gone(api: &Api, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// A VM that writes numbers on its volume, and syncs each.
-fn guest(recorder: &Recorder, node: &mut Machine, api: &Api, twin: TwinId) -> Result<()> {
+/// A VM that writes numbers on its volume, and syncs each; where its guest answers.
+fn guest(
+    recorder: &Recorder,
+    node: &mut Machine,
+    api: &Api,
+    twin: TwinId,
+    integrity: &str,
+) -> Result<SocketAddr> {
     const HELLO: &str = include_str!("../../../docs/examples/hello.toml");
     let hello = HELLO.replace("\"ssd\"", &format!("\"{CLASS}\""));
+    let hello = hello
+        .replace("integrity = \"none\"", &format!("integrity = \"{integrity}\""))
+        .replace("1GiB", "256MiB");
     let volume = of("hello", "data")?;
     let deployment = About::Deployment(twin, "hello".parse()?);
-    let made = recorder.ask(About::Volume(twin, volume.clone()), Some(GIB.to_string()))?;
+    let made = recorder.ask(About::Volume(twin, volume.clone()), Some((256 * MIB).to_string()))?;
+    let legs = match integrity {
+        "repair" => Some(recorder.ask(About::Legs(twin, volume), Some("0+1".into()))?),
+        _ => None,
+    };
     let asked = recorder.ask(deployment.clone(), Some("1".into()))?;
     api.put("hello", &hello)?;
     recorder.done(&asked)?;
@@ -223,13 +268,24 @@ fn guest(recorder: &Recorder, node: &mut Machine, api: &Api, twin: TwinId) -> Re
         workload.state == State::Running && workload.address.is_some()
     })?;
     recorder.done(&made)?;
+    legs.iter().try_for_each(|legs| recorder.done(legs))?;
     let guest = answers(node, status.address.context("the VM has an address")?)?;
-    let probe = node.probe()?;
-    probe.get(guest, "/write?seconds=600")?;
-    for _ in 0..8 {
+    node.probe()?.get(guest, "/write?seconds=600")?;
+    Ok(guest)
+}
+
+/// What the guest has written and synced, so many times.
+fn numbers(
+    recorder: &Recorder,
+    node: &mut Machine,
+    guest: SocketAddr,
+    twin: TwinId,
+    times: usize,
+) -> Result<()> {
+    for _ in 0..times {
         std::thread::sleep(Duration::from_millis(500));
-        let number = recorder.ask(About::Number(twin, volume.clone()), None)?;
-        let report: Value = serde_json::from_str(&probe.get(guest, "/")?)?;
+        let number = recorder.ask(About::Number(twin, of("hello", "data")?), None)?;
+        let report: Value = serde_json::from_str(&node.probe()?.get(guest, "/")?)?;
         let written = report["writes"]["acknowledged"].as_u64().context("the guest writes")?;
         recorder.done_as(&number, Some(written.to_string()))?;
     }
