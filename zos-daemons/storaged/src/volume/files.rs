@@ -253,6 +253,11 @@ impl Files {
         self.write_json(shot)
     }
 
+    /// Whether its record lies here: what has none is swept up.
+    pub(super) fn has_record(&self) -> bool {
+        self.side("json").exists()
+    }
+
     fn write_json(&self, record: &impl Serialize) -> io::Result<()> {
         self.write("json", &serde_json::to_vec(record).map_err(io::Error::other)?)
     }

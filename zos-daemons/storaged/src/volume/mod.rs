@@ -15,6 +15,7 @@ pub mod care;
 mod change;
 pub mod device;
 pub mod files;
+mod halves;
 pub mod keys;
 mod leave;
 pub mod mover;
@@ -191,6 +192,7 @@ impl Volumes {
         for key in news {
             wrong.extend(table.tidy(&key));
         }
+        wrong.extend(table.mend_halves());
         Ok(wrong)
     }
 

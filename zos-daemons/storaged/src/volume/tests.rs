@@ -204,6 +204,70 @@ async fn a_volume_of_two_copies_stands_the_loss_of_one() {
     assert_eq!((world.left(0), world.left(1)), (0, 0));
 }
 
+/// A cut between the records of two copies; found by cutting a recorded node's power.
+#[tokio::test]
+async fn a_volume_that_was_made_on_one_disk_alone_is_made_whole() {
+    let world = World::new(2);
+    let volumes = world.volumes(&[0, 1]);
+    let repair = CreateVolume { integrity: Integrity::Repair, ..wanted("web/data", MIB) };
+    let made = volumes.create(repair, &Turned).await.unwrap().volume;
+    for (lacks, has) in [(0, 1), (1, 0)] {
+        let volumes = world.volumes(&[0, 1]);
+        let record = volumes.table().entries.values().next().unwrap().record().unwrap().clone();
+        assert_eq!(record.stale, Vec::<String>::new());
+        fs::remove_file(
+            world.files(lacks, "web/data").part(Part::Data).with_extension("data.json"),
+        )
+        .unwrap();
+        for order in [[0, 1], [1, 0]] {
+            let restarted = world.volumes(&order);
+            assert_eq!(world.left(lacks), 0, "swept up");
+            let found = restarted.list();
+            assert_eq!(found[0].condition.state, VolumeState::AtRisk);
+            let wanted = &restarted.table().entries[&(made.twin, made.name.clone())];
+            assert_eq!(wanted.record().unwrap().stale, [id(lacks as u64)]);
+        }
+        // The one that has it knows, also without the other.
+        let alone = world.volumes(&[has]);
+        assert_eq!(alone.list()[0].condition.state, VolumeState::AtRisk);
+        drop(alone);
+
+        let restarted = world.volumes(&[0, 1]);
+        let mut held = restarted.hold(&(made.twin, made.name.clone())).await.unwrap();
+        restarted.ready_legs(&mut held).await.unwrap();
+        assert!(world.files(lacks, "web/data").fit(Bytes(MIB), Integrity::Repair));
+        // As the care for mirrors does when it is written.
+        restarted.write(&mut held, |record| record.stale.clear()).await.unwrap();
+    }
+    volumes.delete(made.twin, made.name).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_snapshot_on_one_disk_alone_is_set_back_to_and_copied() {
+    let world = World::new(2);
+    let volumes = world.volumes(&[0, 1]);
+    let repair = CreateVolume { integrity: Integrity::Repair, ..wanted("web/data", MIB) };
+    let made = volumes.create(repair.clone(), &Turned).await.unwrap().volume;
+    let monday = name("monday");
+    volumes.take_snapshot(made.twin, made.name.clone(), monday.clone()).await.unwrap();
+    // A cut between the records of its copies, as it is taken or forgotten.
+    world.files(1, "web/data").snapshot(&monday).destroy_snapshot().unwrap();
+    for order in [[0, 1], [1, 0]] {
+        let volumes = world.volumes(&order);
+        let shots = volumes.table().entries[&(made.twin, made.name.clone())].shots.clone();
+        assert_eq!(shots[&monday].legs, [id(0)]);
+        volumes.restore_snapshot(made.twin, made.name.clone(), monday.clone()).await.unwrap();
+        let held = volumes.hold(&(made.twin, made.name.clone())).await.unwrap();
+        assert_eq!(held.record.stale, [id(1)]);
+    }
+    let volumes = world.volumes(&[0, 1]);
+    let from = Some("web/data@monday".parse().unwrap());
+    let copy = CreateVolume { from, name: "web/copy".parse().unwrap(), ..repair };
+    volumes.create(copy, &Turned).await.unwrap();
+    volumes.delete_snapshot(made.twin, made.name.clone(), monday).await.unwrap();
+    assert!(world.volumes(&[0, 1]).snapshots(None).is_empty());
+}
+
 #[tokio::test]
 async fn a_pool_that_is_left_takes_nothing_new() {
     let world = World::new(2);
