@@ -131,7 +131,7 @@ impl Bench {
         }
         let shown = self.show(&leading)?;
         let key = state::look(&shown.copies, &mut found)?;
-        drop(shown);
+        shown.close()?;
         let of: Vec<(usize, &Pool)> =
             pools.iter().map(|open| (open.image.number, &open.pool)).collect();
         volumes::look(&of, key.as_ref(), &mut found)?;
@@ -241,8 +241,19 @@ struct OnShow {
     copies: Vec<Shown>,
 }
 
+impl OnShow {
+    fn close(mut self) -> Result<()> {
+        // Not as a node does it, which lets whoever has a file open keep it: a pool that is in use can't be checked.
+        for copy in std::mem::take(&mut self.copies).iter().rev() {
+            unmount(&copy.path)?;
+        }
+        Ok(())
+    }
+}
+
 impl Drop for OnShow {
     fn drop(&mut self) {
+        // When a look ended half-way.
         for place in 0..self.copies.len() {
             let _ = places_of_state::hide(place, &self.places);
         }

@@ -158,7 +158,10 @@ impl<'a> Worker<'a> {
         (outcome.boots, outcome.kernel) =
             (outcome.boots + 1, outcome.kernel + usize::from(!found.kernel.is_empty()));
         let mut wrong = self.judge(cut, &found, None);
-        for away in all.into_iter().filter(|disk| facts.may_miss(&cut.at, *disk)) {
+        let mut missed = all;
+        missed.retain(|disk| facts.may_miss(&cut.at, *disk));
+        if !missed.is_empty() {
+            let away = missed[Chance::new(cut.seed).place(missed.len())];
             outcome.boots += 2;
             wrong.extend(self.without(away, cut, flushes)?);
         }

@@ -153,7 +153,13 @@ impl Storage<'_> {
         is: Option<&str>,
     ) -> Result<Option<Asked>> {
         let about = About::Legs(self.twin, name.clone());
-        let asked = || self.recorder.ask(about, is.map(str::to_owned));
+        let asked = || {
+            // Made or destroyed by half it lies on one.
+            for half in ["0", "1"] {
+                self.recorder.ask(about.clone(), Some(half.to_owned()))?;
+            }
+            self.recorder.ask(about.clone(), is.map(str::to_owned))
+        };
         (integrity == "repair").then(asked).transpose()
     }
 }
@@ -253,12 +259,17 @@ fn guest(
     let hello = HELLO.replace("\"ssd\"", &format!("\"{CLASS}\""));
     let hello = hello
         .replace("integrity = \"none\"", &format!("integrity = \"{integrity}\""))
-        .replace("1GiB", "256MiB");
+        .replace("1GiB", "32MiB");
     let volume = of("hello", "data")?;
     let deployment = About::Deployment(twin, "hello".parse()?);
-    let made = recorder.ask(About::Volume(twin, volume.clone()), Some((256 * MIB).to_string()))?;
+    let made = recorder.ask(About::Volume(twin, volume.clone()), Some((32 * MIB).to_string()))?;
     let legs = match integrity {
-        "repair" => Some(recorder.ask(About::Legs(twin, volume), Some("0+1".into()))?),
+        "repair" => {
+            for half in ["0", "1"] {
+                recorder.ask(About::Legs(twin, volume.clone()), Some(half.into()))?;
+            }
+            Some(recorder.ask(About::Legs(twin, volume), Some("0+1".into()))?)
+        }
         _ => None,
     };
     let asked = recorder.ask(deployment.clone(), Some("1".into()))?;

@@ -67,7 +67,13 @@ pub(super) fn look(
             found.wrong.push(format!("{about}: no record of it leads"));
             continue;
         };
-        let whole = whole_legs(&record, legs)?;
+        let whole = match whole_legs(&record, legs) {
+            Ok(whole) => whole,
+            Err(error) => {
+                found.wrong.push(format!("{about}: {error:#}"));
+                continue;
+            }
+        };
         let mut numbers = Vec::new();
         for leg in &whole {
             match look_at(&volume, &leg.files, key) {
@@ -127,7 +133,8 @@ struct Leg {
 
 /// The copies that have all that was written: by the record that leads, and by what the mirror itself knows, which was
 /// written before it went on without one.
-fn whole_legs(record: &Record, legs: Vec<Leg>) -> Result<Vec<Leg>> {
+fn whole_legs(record: &Record, mut legs: Vec<Leg>) -> Result<Vec<Leg>> {
+    legs.retain(|leg| record.is_whole(&leg.pool));
     let memories = legs.iter().map(|leg| match record.integrity {
         Integrity::Repair => memory(&leg.files),
         Integrity::None | Integrity::Detect => Ok(None),
@@ -139,8 +146,7 @@ fn whole_legs(record: &Record, legs: Vec<Leg>) -> Result<Vec<Leg>> {
         newest.failed & (1_u64 << memory.position.min(63)) != 0
     };
     let all = legs.into_iter().zip(memories);
-    let whole = all.filter(|(leg, m)| record.is_whole(&leg.pool) && !went_on_without(m));
-    Ok(whole.map(|(leg, _)| leg).collect())
+    Ok(all.filter(|(_, memory)| !went_on_without(memory)).map(|(leg, _)| leg).collect())
 }
 
 /// What dm-raid keeps beside a copy (drivers/md/dm-raid.c, struct dm_raid_superblock).
