@@ -334,7 +334,10 @@ impl Volumes {
         let mut record = held.record.clone();
         change(&mut record);
         record.sequence += 1;
-        let places = self.files(&held.id, &record.legs);
+        let mut places = self.files(&held.id, &record.legs);
+        // A stale copy that is whole again says so last: with a cut between it would seem to have been used without the
+        // other, whose record still names it.
+        places.sort_by_key(|(pool, _)| !held.record.is_whole(pool));
         let written = record.clone();
         let names: Vec<String> = places.iter().map(|(pool, _)| pool.clone()).collect();
         blocking("note a change of", &held.id, move || {

@@ -242,6 +242,34 @@ async fn a_volume_that_was_made_on_one_disk_alone_is_made_whole() {
     volumes.delete(made.twin, made.name).await.unwrap();
 }
 
+/// A cut as a copy is noted as whole again; found by cutting a recorded node's power.
+#[tokio::test]
+async fn a_cut_as_a_copy_is_whole_again_leaves_one_that_leads() {
+    let world = World::new(2);
+    let repair = CreateVolume { integrity: Integrity::Repair, ..wanted("web/data", MIB) };
+    let made = world.volumes(&[0, 1]).create(repair, &Turned).await.unwrap().volume;
+    for stale in 0..2 {
+        for cut in 0..2 {
+            let volumes = world.volumes(&[0, 1]);
+            let mut held = volumes.hold(&(made.twin, made.name.clone())).await.unwrap();
+            let noted = volumes.write(&mut held, |record| record.stale = vec![id(stale)]).await;
+            noted.unwrap();
+            // What can't be written is what a cut left out, with all that comes after it.
+            let data = world.files(cut, "web/data").data();
+            let blocked = data.with_extension("data.json.new");
+            fs::create_dir(&blocked).unwrap();
+            volumes.write(&mut held, |record| record.stale.clear()).await.unwrap_err();
+            fs::remove_dir(blocked).unwrap();
+            let found = world.volumes(&[0, 1]).list();
+            assert_ne!(found[0].condition.state, VolumeState::Broken, "{stale} {cut}");
+            drop(held);
+            let mut held =
+                world.volumes(&[0, 1]).hold(&(made.twin, made.name.clone())).await.unwrap();
+            world.volumes(&[0, 1]).write(&mut held, |record| record.stale.clear()).await.unwrap();
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_snapshot_on_one_disk_alone_is_set_back_to_and_copied() {
     let world = World::new(2);
