@@ -37,7 +37,7 @@ impl std::fmt::Display for About {
             Self::Node => f.write_str("the node"),
             Self::End => f.write_str("the run's end"),
             Self::Copies => f.write_str("the state's copies"),
-            Self::Legs(twin, name) => write!(f, "the copies of {name} of {}", twin.short()),
+            Self::Legs(twin, name) => write!(f, "mirror {name} of {}", twin.short()),
             Self::Volume(twin, name) => write!(f, "volume {name} of {}", twin.short()),
             Self::Snapshot(twin, volume, name) => {
                 write!(f, "snapshot {volume}@{name} of {}", twin.short())

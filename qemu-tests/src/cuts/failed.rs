@@ -52,6 +52,22 @@ pub const FAILED: &[Failed] = &[
         seed: 7_101_304_772_362_851_874,
         found: "btrfs's superblock torn by 512 bytes: the pool could not be mounted, the node had no key",
     },
+    Failed {
+        disks: 2,
+        disk: 0,
+        step: "volume direct/c1 becoming 12582912",
+        part: 857,
+        seed: 8_867_285_529_627_868_617,
+        found: "a volume of two copies was there on one of them alone, said that it was whole, and could not be opened",
+    },
+    Failed {
+        disks: 2,
+        disk: 0,
+        step: "mirror hello/data becoming 0+1",
+        part: 977,
+        seed: 16_712_741_124_281_662_149,
+        found: "a copy was noted as whole again before the other's record let go of it: both were taken for used apart",
+    },
 ];
 
 /// Entries tried on each side of the place.
