@@ -24,7 +24,7 @@ test-all: setup ## Every check and test
 fuzz: setup ## Fuzz what strangers reach in PID 1 and in the VMM; some seconds each
 	@scripts/fuzz
 
-powercut: image ## Cut a recorded node's power 10,000 times, 20 a second; the next run goes on (POWERCUT_RUNS, _SEED, _FROM)
+powercut: image ## Cut a recorded node's power 10,000 times with one disk, 1,000 with two; the next run goes on (POWERCUT_RUNS, _SEED, _FROM, _DISKS)
 	@cargo run -q -p qemu-tests --bin powercut
 
 bench: image ## Measure boot, memory, VMs and their peers into target/bench, and show a table

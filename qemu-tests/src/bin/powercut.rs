@@ -1,7 +1,8 @@
 //! Cuts a recorded node's power many times: `make powercut`.
 //!
 //! ```text
-//!  recorded once, kept in target/qemu-tests/powercut ─▶ cuts FROM .. FROM + RUNS of SEED ─▶ score, where to go on
+//!  one disk, then two: recorded once, kept in target/qemu-tests/powercut-DISKS
+//!                           └─▶ cuts FROM .. FROM + RUNS of SEED ─▶ score, where to go on
 //! ```
 
 use std::path::Path;
@@ -19,7 +20,7 @@ use qemu_tests::{Scene, image};
 /// What to do.
 #[derive(Debug, Parser)]
 struct Options {
-    /// How many cuts.
+    /// How many cuts; of two disks a tenth, unless they are asked for.
     #[arg(long, env = "POWERCUT_RUNS", default_value_t = 10_000)]
     runs: u64,
     /// Of which series.
@@ -34,9 +35,9 @@ struct Options {
     /// Records anew, even if there is a recording.
     #[arg(long, env = "POWERCUT_RECORD")]
     record: bool,
-    /// The disks of the node: 1 or 2.
-    #[arg(long, env = "POWERCUT_DISKS", default_value_t = 1)]
-    disks: usize,
+    /// The disks of the node: 1 or 2; else one and then the other.
+    #[arg(long, env = "POWERCUT_DISKS")]
+    disks: Option<usize>,
 }
 
 fn main() -> Result<()> {
@@ -44,8 +45,18 @@ fn main() -> Result<()> {
     if let Err(why) = check::possible() {
         bail!("cuts of the power can't be looked at here: it {why}");
     }
-    let folder = image::project().join(format!("target/qemu-tests/powercut-{}", options.disks));
-    let recording = recording(&options, &folder)?;
+    let findings = match options.disks {
+        Some(disks) => cut(&options, disks, options.runs)?,
+        None => cut(&options, 1, options.runs)? + cut(&options, 2, options.runs.div_ceil(10))?,
+    };
+    ensure!(findings == 0, "{findings} cuts with faults");
+    Ok(())
+}
+
+/// So many cuts of a node with so many disks; gives how many of them found something.
+fn cut(options: &Options, disks: usize, runs: u64) -> Result<usize> {
+    let folder = image::project().join(format!("target/qemu-tests/powercut-{disks}"));
+    let recording = recording(options, disks, &folder)?;
     let order = Order::of(&recording)?;
     let mark = folder.join(format!("next-{}", options.seed));
     let before = std::fs::read_to_string(&mark).ok().and_then(|text| text.trim().parse().ok());
@@ -54,24 +65,24 @@ fn main() -> Result<()> {
         let cut = run::cut(&order, options.seed, number);
         if options.at.is_empty() { cut } else { Cut { at: options.at.clone(), ..cut } }
     };
-    let cuts: Vec<Cut> = (from..from + options.runs).map(cut).collect();
+    let cuts: Vec<Cut> = (from..from + runs).map(cut).collect();
     let begun = Instant::now();
     let scratch = place()?;
     let outcome = run::run(&recording, cuts, Flushes::Honest, scratch.path())?;
     if options.at.is_empty() && options.from.is_none() {
-        std::fs::write(&mark, (from + options.runs).to_string())?;
+        std::fs::write(&mark, (from + runs).to_string())?;
     }
     for finding in &outcome.findings {
         println!(
             "POWERCUT_DISKS={} POWERCUT_SEED={} POWERCUT_FROM={} POWERCUT_RUNS=1",
-            options.disks, options.seed, finding.cut.number
+            disks, options.seed, finding.cut.number
         );
         println!(
             "    at {:?}, seed {}, during: {}",
             finding.cut.at, finding.cut.seed, finding.during
         );
         for fact in &recording.facts.0 {
-            for disk in 0..options.disks {
+            for disk in 0..disks {
                 if let Some(part) = failed::part(fact, &finding.cut.at, disk) {
                     println!("    disk {disk}, step {:?}, part {part}", failed::step(fact));
                 }
@@ -80,8 +91,8 @@ fn main() -> Result<()> {
         finding.wrong.iter().for_each(|wrong| println!("    {wrong}"));
     }
     println!(
-        "{} cuts ({from}.. of seed {}) of {:?} entries, {} boots in {} s: {} with faults, {} with the kernel's own",
-        options.runs,
+        "{disks} disks: {} cuts ({from}.. of seed {}) of {:?} entries, {} boots in {} s: {} with faults, {} with the kernel's own",
+        runs,
         options.seed,
         recording.moments.last(),
         outcome.boots,
@@ -89,18 +100,17 @@ fn main() -> Result<()> {
         outcome.findings.len(),
         outcome.kernel
     );
-    ensure!(outcome.findings.is_empty(), "{} cuts with faults", outcome.findings.len());
-    Ok(())
+    Ok(outcome.findings.len())
 }
 
-fn recording(options: &Options, folder: &Path) -> Result<Recording> {
+fn recording(options: &Options, disks: usize, folder: &Path) -> Result<Recording> {
     if !options.record
         && let Some(kept) = Recording::load(folder)?
     {
         return Ok(kept);
     }
     let mut scene = Scene::new(folder)?;
-    let recording = scenario::record(&mut scene, options.disks)?;
+    let recording = scenario::record(&mut scene, disks)?;
     recording.save(folder)?;
     Ok(recording)
 }

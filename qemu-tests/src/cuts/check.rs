@@ -71,35 +71,19 @@ pub fn possible() -> Result<(), &'static str> {
     let btrfs = fs::read_to_string("/proc/filesystems").is_ok_and(|text| text.contains("\tbtrfs"));
     if !rustix::process::geteuid().is_root() {
         Err("needs root, for loop devices and mounts")
-    } else if !btrfs || !tool("btrfs").exists() || !Path::new("/dev/loop-control").exists() {
+    } else if !btrfs || !Places::tool("btrfs").exists() || !Path::new("/dev/loop-control").exists()
+    {
         Err("needs btrfs, its tools, and /dev/loop-control")
     } else {
         Ok(())
     }
 }
 
-fn tool(name: &str) -> PathBuf {
-    let folders = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
-    let found = folders.iter().map(|folder| Path::new(folder).join(name)).find(|p| p.exists());
-    found.unwrap_or_else(|| name.into())
-}
-
 impl Bench {
     /// In a folder of its own.
     #[must_use]
     pub fn at(folder: &Path) -> Self {
-        let places = Places {
-            root: SysRoot::host(),
-            pools: folder.join("pools"),
-            state: folder.join("state"),
-            mirror: folder.join("mirror"),
-            memory: folder.join("memory"),
-            mkfs: tool("mkfs.btrfs"),
-            btrfs: tool("btrfs"),
-            // Nobody asks for health here.
-            smartctl: tool("smartctl"),
-        };
-        Self { places }
+        Self { places: Places::below(folder) }
     }
 
     /// Looks at the disks of a node as a boot does. They are written to, as a boot would.
@@ -165,7 +149,7 @@ impl Bench {
                     wrong.push(format!("without a word of the farmer {aside:?} are set aside"));
                 }
                 if let Some(mark) = renewed {
-                    inscribe(judged, &pool, *mark)?;
+                    inscribe(judged, &pool, &mark)?;
                 }
                 Ok(std::iter::once(pool).chain(second).collect())
             }
@@ -222,7 +206,7 @@ impl Bench {
 }
 
 /// The header of a pool that goes on without another.
-fn inscribe(judged: &[Judged], pool: &str, mark: Mark) -> Result<()> {
+fn inscribe(judged: &[Judged], pool: &str, mark: &Mark) -> Result<()> {
     for judged in judged {
         if let Verdict::Ours(header) = &judged.verdict
             && header.pool == pool

@@ -72,6 +72,8 @@ pub const FAILED: &[Failed] = &[
 
 /// Entries tried on each side of the place.
 const AROUND: usize = 12;
+/// Every so many of them with two disks, where a cut takes three boots.
+const APART: usize = 3;
 
 /// A step's name, the same in each recording.
 #[must_use]
@@ -101,7 +103,8 @@ pub fn again(recording: &Recording, order: &Order) -> Vec<(Cut, &'static Failed)
         for fact in recording.facts.0.iter().filter(|fact| step(fact) == failed.step) {
             let Some(done) = &fact.done else { continue };
             let (begun, done) = (fact.begun[failed.disk], done[failed.disk]);
-            for shift in 0..=2 * AROUND {
+            let step = if failed.disks > 1 { APART } else { 1 };
+            for shift in (0..=2 * AROUND).step_by(step) {
                 let place = begun + done.saturating_sub(begun) * failed.part / 1000 + shift;
                 let place = place.saturating_sub(AROUND).clamp(begun, done);
                 let at = order.with(failed.disk, place, &mut Chance::new(failed.seed));

@@ -31,10 +31,9 @@ const PORT: u16 = 8080;
 pub fn record(scene: &mut Scene, disks: usize) -> Result<Recording> {
     ensure!((1..=2).contains(&disks), "there is no scenario with {disks} disks");
     let mut run = Run::begin(scene, disks)?;
-    if disks == 2 {
-        two::go(&mut run)?
-    } else {
-        go(&mut run)?
+    match disks {
+        1 => go(&mut run)?,
+        _ => two::go(&mut run)?,
     }
     run.end()
 }

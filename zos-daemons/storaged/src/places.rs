@@ -1,6 +1,6 @@
 //! Where things lie on a node; tests have other places.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use zos_host::SysRoot;
 
@@ -38,5 +38,26 @@ impl Places {
             btrfs: "/bin/btrfs".into(),
             smartctl: "/bin/smartctl".into(),
         }
+    }
+
+    /// Those of a node that stands in a folder of this computer, with its tools.
+    pub fn below(folder: &Path) -> Self {
+        Self {
+            root: SysRoot::host(),
+            pools: folder.join("pools"),
+            state: folder.join("state"),
+            mirror: folder.join("mirror"),
+            memory: folder.join("memory"),
+            mkfs: Self::tool("mkfs.btrfs"),
+            btrfs: Self::tool("btrfs"),
+            smartctl: Self::tool("smartctl"),
+        }
+    }
+
+    /// Where this computer has a program, by the usual folders.
+    pub fn tool(name: &str) -> PathBuf {
+        let folders = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
+        let mut found = folders.iter().map(|folder| Path::new(folder).join(name));
+        found.find(|path| path.exists()).unwrap_or_else(|| name.into())
     }
 }

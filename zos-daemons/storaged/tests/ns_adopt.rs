@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
-use disks::{Disk, Mounts, SIZE, places, tool, with_disks};
+use disks::{Disk, Mounts, SIZE, places, with_disks};
 use sha2::{Digest, Sha256};
 use storaged::Places;
 use storaged::adopt::contents::Contents;
@@ -45,7 +45,7 @@ fn write(disk: &Disk, at: u64, bytes: &[u8]) {
 }
 
 fn made(program: &str, arguments: &[&str], on: &Path) -> bool {
-    let program = tool(program);
+    let program = Places::tool(program);
     if !program.exists() {
         eprintln!("without {}", program.display());
         return false;

@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::Command;
 
-use disks::{Disk, Mounts, SIZE, places, tool, with_disks};
+use disks::{Disk, Mounts, SIZE, places, with_disks};
 use storaged::disk::judge::{self, Verdict};
 use storaged::pool::{self, Plan};
 use storaged::{Places, state};
@@ -111,7 +111,7 @@ fn what_is_not_empty_is_not_written_to() {
         write(SIZE - 65536, &[0xfc, 0x4e, 0x2b, 0xa9]);
         check(&disk, "mdraid 0.9");
         let made = |program: &str, arguments: &[&str], what: &str| {
-            let program = tool(program);
+            let program = Places::tool(program);
             if !program.exists() {
                 eprintln!("skipped: no {}", program.display());
                 return;

@@ -60,23 +60,8 @@ impl Drop for Disk {
     }
 }
 
-pub fn tool(name: &str) -> PathBuf {
-    let folders = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
-    let found = folders.iter().map(|folder| Path::new(folder).join(name)).find(|p| p.exists());
-    found.unwrap_or_else(|| name.into())
-}
-
 pub fn places(folder: &Path) -> Places {
-    Places {
-        root: SysRoot::host(),
-        pools: folder.join("pools"),
-        state: folder.join("state"),
-        mirror: folder.join("mirror"),
-        memory: folder.join("memory"),
-        mkfs: tool("mkfs.btrfs"),
-        btrfs: tool("btrfs"),
-        smartctl: tool("smartctl"),
-    }
+    Places::below(folder)
 }
 
 /// Runs a test in a mount namespace of its own, or says why not.
@@ -86,7 +71,7 @@ pub fn with_disks(test: impl FnOnce(&Path) + Send + 'static) {
         return;
     }
     let btrfs = fs::read_to_string("/proc/filesystems").unwrap().contains("\tbtrfs\n");
-    if !btrfs || !tool("mkfs.btrfs").exists() || !Path::new("/dev/loop-control").exists() {
+    if !btrfs || !Places::tool("mkfs.btrfs").exists() || !Path::new("/dev/loop-control").exists() {
         eprintln!("skipped: needs btrfs, mkfs.btrfs and /dev/loop-control");
         return;
     }
