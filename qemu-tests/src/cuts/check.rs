@@ -34,7 +34,7 @@ use super::state::{self, Shown};
 use super::volumes;
 
 /// How long a file system may be in use by nobody we know.
-const BUSY: Duration = Duration::from_secs(20);
+const BUSY: Duration = Duration::from_secs(60);
 
 /// What was found.
 #[derive(Clone, Default, Debug)]
@@ -89,8 +89,8 @@ impl Bench {
     /// Looks at the disks of a node as a boot does. They are written to, as a boot would.
     pub fn look(&self, images: &[Image]) -> Result<Found> {
         let mut found = Found::default();
-        let judged = images.iter().map(Judged::new).collect::<Result<Vec<_>>>()?;
-        let mut leads = self.settle(&judged, &mut found.wrong)?;
+        let mut judged = images.iter().map(Judged::new).collect::<Result<Vec<_>>>()?;
+        let mut leads = Self::settle(&mut judged, &mut found.wrong)?;
         let fresh = leads.is_empty();
         let mut pools = Vec::new();
         for (index, judged) in judged.into_iter().enumerate() {
@@ -130,7 +130,7 @@ impl Bench {
 
     /// Decides where the state lies, as a boot does that has waited for all disks; the pools that lead. If one goes on
     /// without another, its header says so when this returns.
-    fn settle(&self, judged: &[Judged], wrong: &mut Vec<String>) -> Result<Vec<String>> {
+    fn settle(judged: &mut [Judged], wrong: &mut Vec<String>) -> Result<Vec<String>> {
         let seen = judged.iter().map(|judged| Seen {
             name: &judged.disk.name,
             arrived: Duration::ZERO,
@@ -164,11 +164,7 @@ impl Bench {
     fn open(&self, judged: &Judged, plan: &Plan, wrong: &mut Vec<String>) -> Option<Pool> {
         let disk = &judged.disk;
         let (opened, how) = match &judged.verdict {
-            // Its header may be another one by now.
-            Verdict::Ours(header) => match judged.read().unwrap_or(judged.verdict.clone()) {
-                Verdict::Ours(now) => (pool::open(disk, &now, &self.places), "open"),
-                _ => (pool::open(disk, header, &self.places), "open"),
-            },
+            Verdict::Ours(header) => (pool::open(disk, header, &self.places), "open"),
             Verdict::Empty | Verdict::Unfinished(_) => {
                 (pool::adopt(disk, plan, &self.places), "adopt again")
             }
@@ -206,14 +202,15 @@ impl Bench {
 }
 
 /// The header of a pool that goes on without another.
-fn inscribe(judged: &[Judged], pool: &str, mark: &Mark) -> Result<()> {
+fn inscribe(judged: &mut [Judged], pool: &str, mark: &Mark) -> Result<()> {
     for judged in judged {
         if let Verdict::Ours(header) = &judged.verdict
             && header.pool == pool
         {
             let state_pools = vec![pool.to_owned()];
             let header = Header { copy: Some(mark.clone()), state_pools, ..(**header).clone() };
-            pool::inscribe(&judged.disk, &header).context("mark a copy")?;
+            let written = pool::inscribe(&judged.disk, &header).context("mark a copy")?;
+            judged.verdict = Verdict::Ours(Box::new(written));
         }
     }
     Ok(())
@@ -255,13 +252,20 @@ impl Open {
     fn close(self, btrfs: &Path) -> Result<Option<String>> {
         let partition = PathBuf::from(format!("{}p1", self.image.attached.device.path.display()));
         unmount(&self.pool.root)?;
-        let mut check = Command::new(btrfs);
-        let output = check.args(["check", "--readonly"]).arg(&partition).output();
-        let output = output.context("run btrfs check")?;
-        if output.status.success() {
-            return Ok(None);
+        let end = Instant::now() + BUSY;
+        loop {
+            let check = Command::new(btrfs).args(["check", "--readonly"]).arg(&partition).output();
+            let output = check.context("run btrfs check")?;
+            let said = String::from_utf8_lossy(&output.stderr);
+            if output.status.success() {
+                return Ok(None);
+            }
+            // Whoever makes a mount namespace meanwhile has our mounts in it, until it goes.
+            if !said.contains("Device or resource busy") || Instant::now() > end {
+                return Ok(Some(format!("btrfs check: {said}")));
+            }
+            std::thread::sleep(Duration::from_millis(50));
         }
-        Ok(Some(format!("btrfs check: {}", String::from_utf8_lossy(&output.stderr))))
     }
 }
 
@@ -350,5 +354,22 @@ impl Attached {
 impl Drop for Attached {
     fn drop(&mut self) {
         let _ = loopdev::detach(&self.device.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_count_that_was_not_written_is_the_kernels_own() {
+        let check = |said: &str, kernels: bool| assert_eq!(is_the_kernels(said), kernels, "{said}");
+        let count = "block group [298844160 436207616] used 0 but extent items used 16777216\n";
+        let end = "ERROR: errors found in extent allocation tree or chunk allocation\n";
+        check(&format!("[2/7] checking extents\n{count}{end}[3/7] checking free space tree"), true);
+        check(end, false);
+        check(&format!("{count}ERROR: errors found in fs roots\n"), false);
+        check(&format!("{count}{end}ref mismatch on [30515200 16384]\nERROR: it is lost\n"), false);
+        check("ERROR: cannot open device", false);
     }
 }

@@ -4,8 +4,9 @@
 //!  a node in QEMU ── blklogwrites ──▶ log ─┐                          medium: all up to the last flush,
 //!      │ asked, acknowledged               ├─ cut (a seed) ─▶ replay ─▶ and what chance leaves of the rest
 //!      └────────────────── facts ──────────┘                                │
-//!                            └───────────── judge ◀── found ◀── check: judge, mount, sweep, stores
+//!                            └───────────── judge ◀── found ◀── check: judge, settle, mount, stores, sweep
 //! ```
+//! With two disks each has its log, and `order` knows what is a cut of both at one moment.
 //! What it proves and what not stands in docs/storage.md. Killing QEMU instead would prove little: what this computer has
 //! cached outlives that, so a flush that is missing would not be missed.
 
