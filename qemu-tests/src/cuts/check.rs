@@ -36,6 +36,9 @@ use super::volumes;
 /// How long a file system may be in use by nobody we know.
 const BUSY: Duration = Duration::from_secs(60);
 
+/// What a complaint of btrfs's check begins with.
+const CHECK: &str = "btrfs check: ";
+
 /// What was found.
 #[derive(Clone, Default, Debug)]
 pub struct Found {
@@ -121,7 +124,9 @@ impl Bench {
         volumes::look(&of, key.as_ref(), &mut found)?;
         for open in pools {
             match open.close(&self.places.btrfs)? {
-                Some(said) if is_the_kernels(&said) => found.kernel.push(said),
+                Some(said) if is_the_kernels(said.trim_start_matches(CHECK)) => {
+                    found.kernel.push(said)
+                }
                 wrong => found.wrong.extend(wrong.map(|said| shorten(&said))),
             }
         }
@@ -262,7 +267,7 @@ impl Open {
             }
             // Whoever makes a mount namespace meanwhile has our mounts in it, until it goes.
             if !said.contains("Device or resource busy") || Instant::now() > end {
-                return Ok(Some(format!("btrfs check: {said}")));
+                return Ok(Some(format!("{CHECK}{said}")));
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -272,13 +277,14 @@ impl Open {
 /// Whether btrfs's check complains of nothing but a block group whose count of used bytes was not written: a race of the
 /// kernel's between the making of a block group and the count's first update.
 fn is_the_kernels(said: &str) -> bool {
-    let lines = said.lines().filter(|line| line.contains("ERROR") || line.contains("block group"));
     let mut counts = 0;
-    let known = lines.clone().all(|line| {
-        let count = line.starts_with("block group [") && line.contains("but extent items used");
-        counts += usize::from(count);
-        count || line == "ERROR: errors found in extent allocation tree or chunk allocation"
-    });
+    // What is being checked comes in brackets.
+    let known =
+        said.lines().filter(|line| !line.is_empty() && !line.starts_with('[')).all(|line| {
+            let count = line.starts_with("block group [") && line.contains("but extent items used");
+            counts += usize::from(count);
+            count || line == "ERROR: errors found in extent allocation tree or chunk allocation"
+        });
     known && counts > 0
 }
 
@@ -370,6 +376,7 @@ mod tests {
         check(end, false);
         check(&format!("{count}ERROR: errors found in fs roots\n"), false);
         check(&format!("{count}{end}ref mismatch on [30515200 16384]\nERROR: it is lost\n"), false);
+        check(&format!("{count}ref mismatch on [30515200 16384] extent item 0\n{end}"), false);
         check("ERROR: cannot open device", false);
     }
 }

@@ -259,8 +259,8 @@ mod tests {
         // The second copy may be stale from here on.
         check(7, 0, true, true);
         check(7, 1, true, false);
-        // And the state may lie on either alone.
-        check(9, 0, false, true);
+        // And the state may lie on the second alone.
+        check(9, 0, true, true);
         check(9, 1, false, false);
     }
 }
