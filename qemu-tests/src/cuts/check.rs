@@ -125,7 +125,7 @@ impl Bench {
         for open in pools {
             match open.close(&self.places.btrfs)? {
                 Some(said) if is_the_kernels(said.trim_start_matches(CHECK)) => {
-                    found.kernel.push(said)
+                    found.kernel.push(said);
                 }
                 wrong => found.wrong.extend(wrong.map(|said| shorten(&said))),
             }
