@@ -52,7 +52,7 @@ pub(super) fn go(run: &mut Run) -> Result<()> {
 
     let copies = recorder.ask(About::Copies, Some("0+1".into()))?;
     let legs = recorder.ask(About::Legs(*twin, data), Some("0+1".into()))?;
-    node.plug_again(SECOND)?;
+    node.plug(SECOND)?;
     wait_copies(node.probe()?, 2)?;
     recorder.done(&copies)?;
     put(recorder, api, *twin, "again", &["a"])?;
