@@ -58,6 +58,12 @@ impl Project {
         self.root.join("kernel-config")
     }
 
+    /// Patches of the kernel.
+    #[must_use]
+    pub fn kernel_patches(&self) -> PathBuf {
+        self.root.join("kernel-config/patches")
+    }
+
     /// Service units of PID 1.
     #[must_use]
     pub fn units(&self) -> PathBuf {

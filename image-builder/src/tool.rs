@@ -36,6 +36,7 @@ pub const KERNEL: &[Need] = &[
     need("bison", "bison"),
     need("bc", "bc"),
     need("tar", "tar"),
+    need("patch", "patch"),
     need("xz", "xz-utils"),
     need("zstd", "zstd"),
     need("perl", "perl"),

@@ -1,7 +1,7 @@
 //! The two kernels: the node's, with drivers and KVM, and the small one inside VMs.
 //!
 //! ```text
-//!  fragments ─merge─▶ key = hash(source, options, compiler, recipe) ─▶ cache/kernels/<key>? ─yes─▶ done
+//!  fragments ─merge─▶ key = hash(source, patches, options, compiler, recipe) ─▶ cache/kernels/<key>? ─yes─▶ done
 //!                                                                        │ no
 //!  source ─unpack─▶ alldefconfig ─▶ every option survived? ─▶ make ─▶ vmlinuz, config, modinfo
 //! ```
@@ -9,6 +9,7 @@
 //! Nothing of the machine gets into the bytes: no path, no user, no host, no time.
 
 pub mod config;
+pub mod source;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ use crate::progress::{Meter, say, span};
 use crate::project::Project;
 use crate::tool;
 use config::Options;
+use source::Patches;
 
 /// Raised when the way of building changes what comes out.
 const RECIPE: &str = "1";
@@ -134,6 +136,7 @@ impl Kernel {
 struct Recipe {
     package: String,
     version: String,
+    patches: Patches,
     compiler: String,
     asked: Options,
     key: String,
@@ -141,16 +144,19 @@ struct Recipe {
 
 impl Recipe {
     fn of(project: &Project, fetcher: &Fetcher, arch: Arch, flavour: Flavour) -> Result<Self> {
-        let package = source_package(fetcher)?;
+        let package = source::package(fetcher)?;
+        let patches = Patches::of(project)?;
         let pin = fetcher.pin(&package, arch)?;
         let asked = config::merge(&project.kernel_config(), &flavour.fragments(arch))?;
         tool::require(tool::KERNEL)?;
         let version = |name: &str| tool::version(&format!("{}{name}", arch.cross()));
         let compiler = format!("{}; {}", version("gcc")?, version("ld")?);
         let options = config::text(&asked);
-        let fields = [RECIPE, arch.name(), flavour.name(), &pin.sha256, &compiler, &options];
-        let key = hash_fields(&fields.map(str::as_bytes));
-        Ok(Self { package, version: pin.version.clone(), compiler, asked, key })
+        let what = [RECIPE, arch.name(), flavour.name()];
+        let fields = [&what[..], &[&pin.sha256, &patches.hash, &compiler, &options]].concat();
+        let fields: Vec<&[u8]> = fields.into_iter().map(str::as_bytes).collect();
+        let key = hash_fields(&fields);
+        Ok(Self { package, version: pin.version.clone(), patches, compiler, asked, key })
     }
 }
 
@@ -186,7 +192,7 @@ pub fn build(project: &Project, fetcher: &Fetcher, arch: Arch, flavour: Flavour)
         return Ok(kernel);
     }
     let dir = fetcher.cache.build(&recipe.version);
-    let source = unpack(fetcher, &recipe.package, arch, &dir)?;
+    let source = source::unpack(fetcher, &recipe.package, arch, &recipe.patches, &dir)?;
     let objects = dir.join(format!("{flavour}-{arch}"));
     let job = Job { arch, flavour, source, objects, fetcher };
     let lost = config::lost(&recipe.asked, &job.configure(&config::text(&recipe.asked))?);
@@ -199,33 +205,6 @@ pub fn build(project: &Project, fetcher: &Fetcher, arch: Arch, flavour: Flavour)
     let done = fetcher.cache.kernel(&key);
     job.keep(&done, &Facts { flavour: flavour.name().into(), release, source, compiler, key })?;
     Kernel::open(done)
-}
-
-/// The one package whose purpose is the kernel.
-fn source_package(fetcher: &Fetcher) -> Result<String> {
-    let found = fetcher.inputs.package.iter().find(|p| p.purpose == crate::inputs::Purpose::Kernel);
-    let name = found.map(|p| p.name.clone());
-    name.ok_or_else(|| Error::form("inputs.toml", "no package with purpose kernel"))
-}
-
-/// The source tree of a version, unpacked once for both kernels.
-fn unpack(fetcher: &Fetcher, name: &str, arch: Arch, dir: &Path) -> Result<PathBuf> {
-    let source = dir.join("source");
-    // The folder gets this name only when it is complete.
-    if source.exists() {
-        return Ok(source);
-    }
-    say("unpacking the kernel's source (a minute)");
-    let package = fetcher.package(name, arch)?;
-    let tar = package.join("usr/src").join(format!("{name}.tar.xz"));
-    let part = dir.join("source.part");
-    let _ = std::fs::remove_dir_all(&part);
-    make_dir(&part)?;
-    tool::output(
-        Command::new("tar").arg("-xJf").arg(tar).args(["--strip-components=1", "-C"]).arg(&part),
-    )?;
-    std::fs::rename(&part, &source).map_err(Error::io("write", &source))?;
-    Ok(source)
 }
 
 struct Job<'a> {
