@@ -91,14 +91,13 @@ fn cut(options: &Options, disks: usize, runs: u64) -> Result<usize> {
         finding.wrong.iter().for_each(|wrong| println!("    {wrong}"));
     }
     println!(
-        "{disks} disks: {} cuts ({from}.. of seed {}) of {:?} entries, {} boots in {} s: {} with faults, {} with the kernel's own",
+        "{disks} disks: {} cuts ({from}.. of seed {}) of {:?} entries, {} boots in {} s: {} with faults",
         runs,
         options.seed,
         recording.moments.last(),
         outcome.boots,
         begun.elapsed().as_secs(),
-        outcome.findings.len(),
-        outcome.kernel
+        outcome.findings.len()
     );
     Ok(outcome.findings.len())
 }

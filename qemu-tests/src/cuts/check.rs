@@ -37,7 +37,6 @@ use super::volumes;
 const BUSY: Duration = Duration::from_secs(60);
 
 /// What a complaint of btrfs's check begins with.
-const CHECK: &str = "btrfs check: ";
 
 /// What was found.
 #[derive(Clone, Default, Debug)]
@@ -50,8 +49,6 @@ pub struct Found {
     pub broken: BTreeMap<About, String>,
     /// How many boots were here since the cut, by what the book says.
     pub boots: u32,
-    /// What the kernel itself has left wrong, whatever we did (docs/storage.md, "Power cuts").
-    pub kernel: Vec<String>,
 }
 
 /// A disk that a boot finds.
@@ -123,12 +120,7 @@ impl Bench {
             pools.iter().map(|open| (open.image.number, &open.pool)).collect();
         volumes::look(&of, key.as_ref(), &mut found)?;
         for open in pools {
-            match open.close(&self.places.btrfs)? {
-                Some(said) if is_the_kernels(said.trim_start_matches(CHECK)) => {
-                    found.kernel.push(said);
-                }
-                wrong => found.wrong.extend(wrong.map(|said| shorten(&said))),
-            }
+            found.wrong.extend(open.close(&self.places.btrfs)?.map(|said| shorten(&said)));
         }
         Ok(found)
     }
@@ -267,25 +259,11 @@ impl Open {
             }
             // Whoever makes a mount namespace meanwhile has our mounts in it, until it goes.
             if !said.contains("Device or resource busy") || Instant::now() > end {
-                return Ok(Some(format!("{CHECK}{said}")));
+                return Ok(Some(format!("btrfs check: {said}")));
             }
             std::thread::sleep(Duration::from_millis(50));
         }
     }
-}
-
-/// Whether btrfs's check complains of nothing but a block group whose count of used bytes was not written: a race of the
-/// kernel's between the making of a block group and the count's first update.
-fn is_the_kernels(said: &str) -> bool {
-    let mut counts = 0;
-    // What is being checked comes in brackets.
-    let known =
-        said.lines().filter(|line| !line.is_empty() && !line.starts_with('[')).all(|line| {
-            let count = line.starts_with("block group [") && line.contains("but extent items used");
-            counts += usize::from(count);
-            count || line == "ERROR: errors found in extent allocation tree or chunk allocation"
-        });
-    known && counts > 0
 }
 
 fn shorten(said: &str) -> String {
@@ -360,23 +338,5 @@ impl Attached {
 impl Drop for Attached {
     fn drop(&mut self) {
         let _ = loopdev::detach(&self.device.path);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_count_that_was_not_written_is_the_kernels_own() {
-        let check = |said: &str, kernels: bool| assert_eq!(is_the_kernels(said), kernels, "{said}");
-        let count = "block group [298844160 436207616] used 0 but extent items used 16777216\n";
-        let end = "ERROR: errors found in extent allocation tree or chunk allocation\n";
-        check(&format!("[2/7] checking extents\n{count}{end}[3/7] checking free space tree"), true);
-        check(end, false);
-        check(&format!("{count}ERROR: errors found in fs roots\n"), false);
-        check(&format!("{count}{end}ref mismatch on [30515200 16384]\nERROR: it is lost\n"), false);
-        check(&format!("{count}ref mismatch on [30515200 16384] extent item 0\n{end}"), false);
-        check("ERROR: cannot open device", false);
     }
 }

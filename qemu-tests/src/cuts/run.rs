@@ -60,8 +60,6 @@ pub struct Outcome {
     pub findings: Vec<Finding>,
     /// How many boots were made of them.
     pub boots: usize,
-    /// After how many of them the kernel's own fault was found (docs/storage.md, "Power cuts").
-    pub kernel: usize,
 }
 
 /// Makes these cuts in a folder, and gives those after which something was wrong.
@@ -104,7 +102,7 @@ pub fn run(
         for worker in workers {
             let outcome = worker.join().ok().context("a worker panicked")??;
             all.findings.extend(outcome.findings);
-            (all.boots, all.kernel) = (all.boots + outcome.boots, all.kernel + outcome.kernel);
+            all.boots += outcome.boots;
         }
         Ok::<_, anyhow::Error>(all)
     })?;
@@ -155,8 +153,7 @@ impl<'a> Worker<'a> {
         all.iter().try_for_each(|disk| self.lay(*disk, cut, flushes))?;
         let facts = &self.recording.facts;
         let found = self.bench.look(&self.images)?;
-        (outcome.boots, outcome.kernel) =
-            (outcome.boots + 1, outcome.kernel + usize::from(!found.kernel.is_empty()));
+        outcome.boots += 1;
         let mut wrong = self.judge(cut, &found, None);
         let mut missed = all;
         missed.retain(|disk| facts.may_miss(&cut.at, *disk));

@@ -36,7 +36,7 @@ fn words(findings: &[Finding]) -> String {
 /// So many cuts, and what failed once: nothing may be wrong.
 fn lose_nothing(recording: &Recording, count: u64) -> Result<()> {
     let done = cuts(recording, 1, count, Flushes::Honest)?;
-    println!("{count} cuts, {} boots; after {} the kernel's own fault", done.boots, done.kernel);
+    println!("{count} cuts, {} boots", done.boots);
     ensure!(
         done.findings.is_empty(),
         "{} of {count} cuts:\n{}",
