@@ -36,8 +36,6 @@ use super::volumes;
 /// How long a file system may be in use by nobody we know.
 const BUSY: Duration = Duration::from_secs(60);
 
-/// What a complaint of btrfs's check begins with.
-
 /// What was found.
 #[derive(Clone, Default, Debug)]
 pub struct Found {
