@@ -184,7 +184,16 @@ async fn faults_of_the_machine_are_shown_and_have_their_effect() {
 async fn somebodys_disk_is_adopted_by_its_plan_and_given_back() {
     let place = Place::new(&["disk-foreign"]).await;
     let (bus, disk) = (place.bus(), "sdz".to_owned());
-    let plan = bus.call(PlanAdoption { disk: disk.clone() }).await.unwrap();
+    // Right after the start the node's identity isn't known yet, and it says so.
+    let mut planned = bus.call(PlanAdoption { disk: disk.clone() }).await;
+    for _ in 0..200 {
+        if planned.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        planned = bus.call(PlanAdoption { disk: disk.clone() }).await;
+    }
+    let plan = planned.unwrap();
     let wrong = AdoptDisk { disk: disk.clone(), plan: "0".repeat(plan.hash.len()) };
     assert!(matches!(bus.call(wrong).await, Err(CallError::Conflict { .. })));
     bus.call(AdoptDisk { disk: disk.clone(), plan: plan.hash }).await.unwrap();
