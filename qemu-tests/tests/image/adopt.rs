@@ -1,6 +1,9 @@
 //! The farmer's word: a disk with somebody's data becomes the node's, and is given back.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, ensure};
+use qemu_tests::machine::SOON;
 use qemu_tests::twin::run;
 use qemu_tests::{GIB, MIB, Machine, Node, scene};
 use serde_json::Value;
@@ -24,7 +27,7 @@ fn a_foreign_disk_is_adopted_by_the_hash_of_its_plan_and_released() {
         let started = Node::with_disks([key, photos.clone()]).with_farmer();
         let mut node = scene.start(&started)?;
         node.wait_ready()?;
-        node.wait_fault("storage.foreign-disk", qemu_tests::machine::SOON)?;
+        node.wait_fault("storage.foreign-disk", SOON)?;
         let disks = json(&node, &["disk", "list"])?;
         let disks = disks["disks"].as_array().context("disks")?;
         let foreign =
@@ -58,8 +61,16 @@ fn a_foreign_disk_is_adopted_by_the_hash_of_its_plan_and_released() {
         let before = photos.hash()?;
         let mut node = scene.start(&started)?;
         node.wait_ready()?;
-        let disk = json(&node, &["disk", "show", &name])?;
-        ensure!(text(&disk, "reason")?.contains("not taken again unasked"), "{disk}");
+        // The node is ready before it has looked at each disk.
+        let end = Instant::now() + SOON;
+        loop {
+            let disk = json(&node, &["disk", "show", &name])?;
+            if text(&disk, "reason")?.contains("not taken again unasked") {
+                break;
+            }
+            ensure!(Instant::now() < end, "{disk}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
         node.power_off()?;
         ensure!(photos.hash()? == before, "the released disk was written to");
         Ok(())
