@@ -99,6 +99,14 @@ impl Follow for Files {
 /// Settles the places; gives the pools of those that failed.
 fn settle(copies: &Copies, sound: Sound, told: &mut Vec<String>) -> Vec<String> {
     let (mut failed, mut names) = (Vec::new(), BTreeSet::new());
+    let fail = |place: &Place, error: &io::Error, failed: &mut Vec<String>| {
+        let folder = place.folder.display();
+        tracing::error!("keep files in {folder}: {}", CallError::failed(error));
+        // The only one has nobody to go on with: what it can't give its reader tells of.
+        if copies.places.len() > 1 && !failed.contains(&place.pool) {
+            failed.push(place.pool.clone());
+        }
+    };
     for place in &copies.places {
         match list(&place.folder) {
             // What a place that is to be filled has, and no current one, was never acknowledged.
@@ -142,15 +150,6 @@ fn settle(copies: &Copies, sound: Sound, told: &mut Vec<String>) -> Vec<String> 
         }
     }
     failed
-}
-
-fn fail(place: &Place, error: &io::Error, failed: &mut Vec<String>) {
-    let folder = place.folder.display();
-    tracing::error!("keep files in {folder}: {}", CallError::failed(error));
-    // A single folder has nobody to go on with.
-    if !place.pool.is_empty() && !failed.contains(&place.pool) {
-        failed.push(place.pool.clone());
-    }
 }
 
 fn list(folder: &Path) -> io::Result<Vec<String>> {
@@ -296,5 +295,19 @@ mod tests {
         let files = Files::new(copies, sound);
         assert!(matches!(files.settle().unwrap_err(), StoreError::Doubt { .. }));
         assert_eq!(files.folder(), p);
+    }
+
+    /// A disk that takes no writes may not be read either, once the kernel has given its file system up.
+    #[test]
+    fn the_only_place_is_never_lost() {
+        let root = tempfile::tempdir().unwrap();
+        let only = root.path().join("only");
+        // A file where a folder should be: nothing can be read there.
+        fs::write(&only, "").unwrap();
+        let mut copies = Copies::from(only.as_path());
+        copies.places = vec![place(&only, true)];
+        let files = Files::new(copies, sound);
+        files.settle().unwrap();
+        assert_eq!(files.folder(), only);
     }
 }
