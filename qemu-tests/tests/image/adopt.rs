@@ -32,29 +32,30 @@ fn a_foreign_disk_is_adopted_by_the_hash_of_its_plan_and_released() {
         let disks = disks["disks"].as_array().context("disks")?;
         let foreign =
             disks.iter().find(|disk| disk["role"] == "foreign").context("none is foreign")?;
-        let name = text(foreign, "name")?.to_owned();
+        // By its stable id: the kernel gives names in the order in which it finds disks, another one at each boot.
+        let id = text(foreign, "id")?.to_owned();
 
         // A plan that is read, and a disk that changes before it is confirmed.
-        let plan = json(&node, &["disk", "adopt", &name, "--dry-run"])?;
+        let plan = json(&node, &["disk", "adopt", &id, "--dry-run"])?;
         ensure!(plan["loses"][0].as_str().is_some_and(|lost| lost.contains("holiday")), "{plan}");
         photos.write_at(3 * MIB, b"one more")?;
         let before = photos.hash()?;
-        let word = ["disk", "adopt", &name, "--plan", text(&plan, "hash")?];
+        let word = ["disk", "adopt", &id, "--plan", text(&plan, "hash")?];
         let stale = run(node.farmer()?.zos(&node, &word)?)?;
         let said = String::from_utf8_lossy(&stale.stderr).into_owned();
         ensure!(stale.status.code() == Some(3) && said.contains("has changed since"), "{said}");
         ensure!(photos.hash()? == before, "a stale word wrote to the disk");
 
-        let plan = json(&node, &["disk", "adopt", &name, "--dry-run"])?;
-        let adopted = json(&node, &["disk", "adopt", &name, "--plan", text(&plan, "hash")?])?;
+        let plan = json(&node, &["disk", "adopt", &id, "--dry-run"])?;
+        let adopted = json(&node, &["disk", "adopt", &id, "--plan", text(&plan, "hash")?])?;
         ensure!(adopted["role"] == "ours", "{adopted}");
         let pools = json(&node, &["pool", "list"])?;
         ensure!(pools["pools"].as_array().is_some_and(|pools| pools.len() == 2), "{pools}");
 
         // Given back: wiped, and left alone from then on, also by the next boot.
-        let plan = json(&node, &["disk", "release", &name, "--dry-run"])?;
+        let plan = json(&node, &["disk", "release", &id, "--dry-run"])?;
         let hash = text(&plan, "hash")?;
-        let released = json(&node, &["disk", "release", &name, "--plan", hash, "--wait"])?;
+        let released = json(&node, &["disk", "release", &id, "--plan", hash, "--wait"])?;
         ensure!(released["role"] == "empty", "{released}");
         node.power_off()?;
         drop(node);
@@ -64,7 +65,7 @@ fn a_foreign_disk_is_adopted_by_the_hash_of_its_plan_and_released() {
         // The node is ready before it has looked at each disk.
         let end = Instant::now() + SOON;
         loop {
-            let disk = json(&node, &["disk", "show", &name])?;
+            let disk = json(&node, &["disk", "show", &id])?;
             if text(&disk, "reason")?.contains("not taken again unasked") {
                 break;
             }
