@@ -1,8 +1,7 @@
 //! Whatever answers in a TPM's place: no panic, and nothing is taken for sealed or unsealed.
 //!
-//! An input is answers, each with two bytes of its length before it. The first of the good inputs are those of a real
-//! primary key and a session: what comes after them reaches furthest. Who doesn't have the key's private half can't
-//! make an answer that is believed.
+//! An input is answers, each with two bytes of its length before it. Who doesn't have the primary key's private half
+//! can't make an answer that is believed.
 #![no_main]
 
 use std::collections::VecDeque;
